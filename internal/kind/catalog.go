@@ -1,0 +1,142 @@
+package kind
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Catalog is an immutable set of definitions. Changing it means making another
+// one; see [Live].
+type Catalog struct {
+	all        []*Definition
+	byResource map[schema.GroupVersionResource]*Definition
+	byKind     map[schema.GroupVersionKind]*Definition
+	hubs       map[schema.GroupResource]*Definition
+	groups     map[string][]string // versions of a group, preferred first
+	groupOrder []string
+}
+
+// NewCatalog makes a catalogue of the definitions, completing each. Of two with the
+// same names the first one stays.
+func NewCatalog(definitions ...*Definition) *Catalog {
+	c := &Catalog{
+		byResource: map[schema.GroupVersionResource]*Definition{},
+		byKind:     map[schema.GroupVersionKind]*Definition{},
+		hubs:       map[schema.GroupResource]*Definition{},
+		groups:     map[string][]string{},
+	}
+	for _, d := range definitions {
+		d.Complete()
+		if c.byResource[d.Resource()] != nil {
+			continue
+		}
+		c.all = append(c.all, d)
+		c.byResource[d.Resource()] = d
+		c.byKind[d.GroupVersionKind()] = d
+		if c.hubs[d.GroupResource()] == nil {
+			c.hubs[d.GroupResource()] = d.Hub()
+		}
+		if c.groups[d.Group] == nil {
+			c.groupOrder = append(c.groupOrder, d.Group)
+		}
+		if !slices.Contains(c.groups[d.Group], d.Version) {
+			c.groups[d.Group] = append(c.groups[d.Group], d.Version)
+		}
+	}
+	return c
+}
+
+// With returns a catalogue that has further definitions.
+func (c *Catalog) With(definitions ...*Definition) *Catalog {
+	return NewCatalog(append(slices.Clone(c.all), definitions...)...)
+}
+
+// Without returns a catalogue without the definitions of the resource.
+func (c *Catalog) Without(resource schema.GroupResource) *Catalog {
+	return NewCatalog(slices.DeleteFunc(slices.Clone(c.all), func(d *Definition) bool { return d.GroupResource() == resource })...)
+}
+
+// All returns the definitions in the order in which they were given.
+func (c *Catalog) All() []*Definition { return c.all }
+
+// Groups returns the names of the groups in the order in which they were given.
+func (c *Catalog) Groups() []string { return c.groupOrder }
+
+// Versions returns the versions of a group, preferred first; nil if there is no such group.
+func (c *Catalog) Versions(group string) []string { return c.groups[group] }
+
+// Resource returns the definition of a resource, or nil.
+func (c *Catalog) Resource(r schema.GroupVersionResource) *Definition { return c.byResource[r] }
+
+// Locate is Resource by its three names.
+func (c *Catalog) Locate(group, version, plural string) *Definition {
+	return c.byResource[schema.GroupVersionResource{Group: group, Version: version, Resource: plural}]
+}
+
+// Kind returns the definition of a kind, or nil.
+func (c *Catalog) Kind(k schema.GroupVersionKind) *Definition { return c.byKind[k] }
+
+// Hub returns the definition of the version that is worked on, or nil.
+func (c *Catalog) Hub(r schema.GroupResource) *Definition { return c.hubs[r] }
+
+// Has reports whether the group version serves anything.
+func (c *Catalog) Has(group, version string) bool {
+	return slices.Contains(c.groups[group], version)
+}
+
+// Stored returns the definitions that own storage, one per key space.
+func (c *Catalog) Stored() []*Definition {
+	var stored []*Definition
+	seen := map[string]bool{}
+	for _, d := range c.all {
+		if d.Convert == nil && d.Persistent() && !seen[d.Stored.Prefix] {
+			seen[d.Stored.Prefix] = true
+			stored = append(stored, d)
+		}
+	}
+	slices.SortFunc(stored, func(a, b *Definition) int { return strings.Compare(a.Stored.Prefix, b.Stored.Prefix) })
+	return stored
+}
+
+// Live is the catalogue that is served now: readers take the current one without
+// a lock, a writer swaps it whole and tells those who follow.
+type Live struct {
+	current atomic.Pointer[Catalog]
+	mu      struct {
+		sync.Mutex
+		followers []func(*Catalog)
+	}
+}
+
+// NewLive starts with a catalogue.
+func NewLive(c *Catalog) *Live {
+	l := &Live{}
+	l.current.Store(c)
+	return l
+}
+
+// Catalog returns the current catalogue.
+func (l *Live) Catalog() *Catalog { return l.current.Load() }
+
+// Swap replaces the catalogue by change(current) and calls the followers with
+// the new one, one swap at a time.
+func (l *Live) Swap(change func(*Catalog) *Catalog) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next := change(l.current.Load())
+	l.current.Store(next)
+	for _, f := range l.mu.followers {
+		f(next)
+	}
+}
+
+// Follow calls f with every later catalogue.
+func (l *Live) Follow(f func(*Catalog)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.followers = append(l.mu.followers, f)
+}
