@@ -1,0 +1,226 @@
+package codec
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+)
+
+// Strictness is what happens with fields that are unknown or given twice
+// (fieldValidation: Ignore, Warn, Strict).
+type Strictness uint8
+
+const (
+	Warn Strictness = iota
+	Ignore
+	Strict
+)
+
+// Target is what a request body must hold.
+type Target struct {
+	Kind schema.GroupVersionKind // expected
+	New  func() runtime.Object
+	// Registered reports whether the server knows a kind at all; it decides the text of the error for
+	// a wrong one.
+	Registered func(schema.GroupVersionKind) bool
+}
+
+// TargetOf is the target for bodies of a definition.
+func TargetOf(d *kind.Definition, registered func(schema.GroupVersionKind) bool) Target {
+	return Target{Kind: d.GroupVersionKind(), New: func() runtime.Object { return d.New() }, Registered: registered}
+}
+
+// Decode reads a request body. It returns the object with its type set, and the
+// unknown and duplicate fields as warnings, or, with Strict, as an error. Errors are API Status
+// errors, 400.
+func Decode(body []byte, media Media, target Target, strictness Strictness) (runtime.Object, []string, error) {
+	if media == ProtobufMedia {
+		obj, err := decodeProtobufBody(body, target)
+		return obj, nil, err
+	}
+	var strict []error
+	if media == YAMLMedia {
+		converted, err := yaml.YAMLToJSON(body)
+		if err != nil {
+			return nil, nil, unrecognized(target.Kind.Kind, fmt.Errorf("yaml: %w", trimYAML(err)), body)
+		}
+		if strictness != Ignore {
+			if _, err := yaml.YAMLToJSONStrict(body); err != nil {
+				strict = append(strict, trimStrictYAML(err))
+			}
+		}
+		body = converted
+	}
+	got, err := typeOf(body, target)
+	if err != nil {
+		return nil, nil, err
+	}
+	obj := target.New()
+	more, err := unmarshal(body, obj, strictness)
+	if err != nil {
+		return nil, nil, cannotBeHandled(got, target.Kind.Kind, err)
+	}
+	if media == YAMLMedia && strictness == Warn {
+		strict = nil // duplicate keys of YAML are told by Strict alone
+	}
+	strict = append(strict, more...)
+	if len(strict) > 0 && strictness == Strict {
+		return nil, nil, cannotBeHandled(got, target.Kind.Kind, runtime.NewStrictDecodingError(strict))
+	}
+	SetKind(obj, target.Kind)
+	warnings := make([]string, len(strict))
+	for i, err := range strict {
+		warnings[i] = err.Error()
+	}
+	return obj, warnings, nil
+}
+
+// unmarshal decodes JSON into an object, case-sensitive, and returns the fields
+// that strictness is about.
+func unmarshal(body []byte, obj runtime.Object, strictness Strictness) (strict []error, err error) {
+	var into any = obj
+	u, tree := obj.(*unstructured.Unstructured)
+	if tree {
+		u.Object = map[string]any{}
+		into = &u.Object
+	}
+	if strictness == Ignore {
+		return nil, kjson.UnmarshalCaseSensitivePreserveInts(body, into)
+	}
+	return kjson.UnmarshalStrict(body, into)
+}
+
+// UnmarshalPatched decodes the JSON that a patch led to.
+func UnmarshalPatched(d *kind.Definition, doc []byte, strictness Strictness) (obj object.Object, strict []error, err error) {
+	obj = d.New()
+	strict, err = unmarshal(doc, obj, strictness)
+	if err == nil {
+		SetKind(obj, d.GroupVersionKind())
+	}
+	return obj, strict, err
+}
+
+type typeMeta = struct {
+	APIVersion string "json:\"apiVersion,omitempty\""
+	Kind       string "json:\"kind,omitempty\""
+}
+
+// typeOf reads apiVersion and kind of a JSON body, fills in what is left out, and checks them.
+func typeOf(body []byte, target Target) (schema.GroupVersionKind, error) {
+	var meta typeMeta
+	if err := json.Unmarshal(body, &meta); err != nil {
+		return schema.GroupVersionKind{}, unrecognized(target.Kind.Kind, fmt.Errorf("couldn't get version/kind; json parse error: %w", err), body)
+	}
+	return checkType(meta.APIVersion, meta.Kind, target)
+}
+
+func checkType(apiVersion, kindName string, target Target) (schema.GroupVersionKind, error) {
+	gv, err := schema.ParseGroupVersion(apiVersion)
+	if err != nil {
+		return schema.GroupVersionKind{}, unrecognized(target.Kind.Kind, err, nil)
+	}
+	got := gv.WithKind(kindName)
+	if apiVersion == "" {
+		got.Group, got.Version = target.Kind.Group, target.Kind.Version
+	}
+	if kindName == "" {
+		got.Kind = target.Kind.Kind
+	}
+	switch {
+	case got == target.Kind:
+		return got, nil
+	case target.Registered == nil || !target.Registered(got):
+		return got, cannotBeHandled(got, target.Kind.Kind, fmt.Errorf("no kind %q is registered for version %q in scheme %q", got.Kind, got.GroupVersion(), "timonel"))
+	case got.Kind == target.Kind.Kind && got.Group == target.Kind.Group:
+		return got, apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)", got.GroupVersion(), target.Kind.GroupVersion()))
+	}
+	internal := target.Kind.Group
+	if internal == "" {
+		internal = "core"
+	}
+	return got, cannotBeHandled(got, target.Kind.Kind, fmt.Errorf("converting (%s.%s) to (%s.%s): unknown conversion", got.Version, got.Kind, internal, target.Kind.Kind))
+}
+
+func decodeProtobufBody(body []byte, target Target) (runtime.Object, error) {
+	apiVersion, kindName, raw, err := OpenEnvelope(body)
+	if err != nil {
+		return nil, unrecognized(target.Kind.Kind, errors.New("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"), body)
+	}
+	got, err := checkType(apiVersion, kindName, target)
+	if err != nil {
+		return nil, err
+	}
+	obj := target.New()
+	m, ok := obj.(message)
+	if !ok {
+		return nil, cannotBeHandled(got, target.Kind.Kind, fmt.Errorf("%s has no protobuf form", got.Kind))
+	}
+	if err := m.Unmarshal(raw); err != nil {
+		return nil, cannotBeHandled(got, target.Kind.Kind, err)
+	}
+	SetKind(obj, target.Kind)
+	return obj, nil
+}
+
+func cannotBeHandled(got schema.GroupVersionKind, want string, err error) error {
+	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", got.Kind, got.Version, want, err))
+}
+
+func unrecognized(want string, err error, body []byte) error {
+	return apierrors.NewBadRequest(fmt.Sprintf("the object provided is unrecognized (must be of type %s): %v (%s)", want, err, Summary(body)))
+}
+
+// Summary shows the beginning of a body in an error: text, or hexadecimal when it is
+// short or not text.
+func Summary(body []byte) string {
+	const most = 30
+	switch {
+	case len(body) == 0:
+		return "<empty>"
+	case len(body) > most && utf8.Valid(body[:most]):
+		return string(body[:most]) + " ..."
+	case len(body) > most:
+		return hex.EncodeToString(body[:most]) + " ..."
+	}
+	return hex.EncodeToString(body)
+}
+
+// DecodeDeleteOptions reads DeleteOptions, which clients may send in the version of any
+// group.
+func DecodeDeleteOptions(body []byte, media Media, group schema.GroupVersion) (*metav1.DeleteOptions, error) {
+	target := Target{
+		Kind: schema.GroupVersionKind{Version: "v1", Kind: "DeleteOptions"},
+		New:  func() runtime.Object { return &metav1.DeleteOptions{} },
+	}
+	apiVersion := ""
+	if media == ProtobufMedia {
+		apiVersion, _, _, _ = OpenEnvelope(body)
+	} else {
+		var t typeMeta
+		if doc, err := yaml.YAMLToJSON(body); err == nil && json.Unmarshal(doc, &t) == nil {
+			apiVersion = t.APIVersion
+		}
+	}
+	if apiVersion == group.String() || apiVersion == metav1.SchemeGroupVersion.String() {
+		if gv, err := schema.ParseGroupVersion(apiVersion); err == nil {
+			target.Kind.Group, target.Kind.Version = gv.Group, gv.Version
+		}
+	}
+	obj, _, err := Decode(body, media, target, Ignore)
+	if err != nil {
+		return nil, err
+	}
+	return obj.(*metav1.DeleteOptions), nil
+}

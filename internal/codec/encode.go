@@ -1,0 +1,328 @@
+package codec
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/timonel/timonel/internal/kind"
+	"google.golang.org/protobuf/encoding/protowire"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/yaml"
+)
+
+// Encoder writes the answers of one request: objects, lists or events, all in one
+// format.
+type Encoder struct {
+	Definition *kind.Definition
+	Format     Format
+	Now        func() time.Time // for ages in tables; default time.Now
+
+	columnsSent bool // the first table of a stream carried them
+}
+
+// Object encodes a single item.
+func (e *Encoder) Object(i Item) ([]byte, error) {
+	switch e.Format.View {
+	case AsTable:
+		table, err := e.table([]Item{i}, metav1.ListMeta{})
+		if err != nil {
+			return nil, err
+		}
+		table.ResourceVersion = resourceVersion(&i)
+		return e.text(table)
+	case AsMetadata:
+		p, err := i.Metadata(e.Format.ViewVersion)
+		if err != nil {
+			return nil, err
+		}
+		return Encode(p, p.GroupVersionKind(), e.Format)
+	}
+	if e.Format.Media == ProtobufMedia {
+		raw, err := i.Message()
+		if err != nil {
+			return nil, err
+		}
+		return Envelope(e.Definition.APIVersion(), e.Definition.Kind, raw), nil
+	}
+	b, err := i.AppendWithType(nil)
+	if err != nil {
+		return nil, err
+	}
+	return textForm(b, e.Format)
+}
+
+// Encode encodes any API value that is not stored: a Status, a review, a Scale.
+func Encode(v runtime.Object, gvk schema.GroupVersionKind, f Format) ([]byte, error) {
+	if f.Media == ProtobufMedia {
+		m, ok := v.(message)
+		if !ok {
+			return nil, fmt.Errorf("encode %s: %T has no protobuf form", gvk.Kind, v)
+		}
+		raw, err := m.Marshal()
+		if err != nil {
+			return nil, fmt.Errorf("encode %s: %w", gvk.Kind, err)
+		}
+		return Envelope(gvk.GroupVersion().String(), gvk.Kind, raw), nil
+	}
+	SetKind(v, gvk)
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", gvk.Kind, err)
+	}
+	return textForm(b, f)
+}
+
+func (e *Encoder) text(v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return textForm(b, e.Format)
+}
+
+// textForm turns compact JSON into what was asked for, with a newline at the end.
+func textForm(b []byte, f Format) ([]byte, error) {
+	switch {
+	case f.Media == YAMLMedia:
+		return yaml.JSONToYAML(b)
+	case f.Pretty:
+		var out bytes.Buffer
+		if err := json.Indent(&out, b, "", "  "); err != nil {
+			return nil, err
+		}
+		return out.Bytes(), nil
+	}
+	return append(b, '\n'), nil
+}
+
+func resourceVersion(i *Item) string {
+	if i.Version != nil {
+		return FormatRevision(i.Version.Revision)
+	}
+	return i.Object.GetResourceVersion()
+}
+
+// WriteList writes a list of items to w. Whole objects are written one by one from
+// their kept forms, so the answer is never held in memory at once.
+func (e *Encoder) WriteList(w io.Writer, items []Item, meta metav1.ListMeta) error {
+	switch e.Format.View {
+	case AsTable:
+		table, err := e.table(items, meta)
+		if err != nil {
+			return err
+		}
+		return e.writeText(w, table)
+	case AsMetadata:
+		return e.writeMetadataList(w, items, meta)
+	}
+	if e.Format.Media == ProtobufMedia {
+		return e.writeMessages(w, items, meta)
+	}
+	if e.Format.Media == YAMLMedia || e.Format.Pretty {
+		var b bytes.Buffer
+		if err := e.writeJSONList(&b, items, meta); err != nil {
+			return err
+		}
+		text, err := textForm(b.Bytes(), e.Format)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(text)
+		return err
+	}
+	return e.writeJSONList(w, items, meta)
+}
+
+func (e *Encoder) writeText(w io.Writer, v any) error {
+	b, err := e.text(v)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(b)
+	return err
+}
+
+func (e *Encoder) writeJSONList(w io.Writer, items []Item, meta metav1.ListMeta) error {
+	metadata, err := json.Marshal(meta)
+	if err != nil {
+		return err
+	}
+	head := typeHead(e.Definition.APIVersion(), e.Definition.ListKind) + `"metadata":` + string(metadata) + `,"items":[`
+	if IsTree(e.Definition) { // trees are written in the order of their keys
+		head = `{"apiVersion":"` + e.Definition.APIVersion() + `","items":[`
+	}
+	if _, err := io.WriteString(w, head); err != nil {
+		return err
+	}
+	for n := range items {
+		body, err := items[n].JSON()
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			if _, err := w.Write(comma); err != nil {
+				return err
+			}
+		}
+		if _, err := w.Write(body); err != nil {
+			return err
+		}
+	}
+	tail := "]}\n"
+	if IsTree(e.Definition) {
+		tail = `],"kind":"` + e.Definition.ListKind + `","metadata":` + string(metadata) + "}\n"
+	}
+	_, err = io.WriteString(w, tail)
+	return err
+}
+
+var comma = []byte{','}
+
+// writeMessages writes a protobuf list: every list kind of the API has its
+// metadata in field 1 and its items in field 2.
+func (e *Encoder) writeMessages(w io.Writer, items []Item, meta metav1.ListMeta) error {
+	rawMeta, err := meta.Marshal()
+	if err != nil {
+		return err
+	}
+	head := protowire.AppendTag(nil, 1, protowire.BytesType)
+	head = protowire.AppendBytes(head, rawMeta)
+	bodies := make([][]byte, len(items))
+	size := len(head)
+	for n := range items {
+		if bodies[n], err = items[n].Message(); err != nil {
+			return err
+		}
+		size += protowire.SizeTag(2) + protowire.SizeBytes(len(bodies[n]))
+	}
+	if _, err := w.Write(envelopeHead(e.Definition.APIVersion(), e.Definition.ListKind, size)); err != nil {
+		return err
+	}
+	if _, err := w.Write(head); err != nil {
+		return err
+	}
+	var tag [11]byte
+	for _, body := range bodies {
+		b := protowire.AppendTag(tag[:0], 2, protowire.BytesType)
+		if _, err := w.Write(protowire.AppendVarint(b, uint64(len(body)))); err != nil {
+			return err
+		}
+		if _, err := w.Write(body); err != nil {
+			return err
+		}
+	}
+	_, err = w.Write(envelopeTail)
+	return err
+}
+
+func (e *Encoder) writeMetadataList(w io.Writer, items []Item, meta metav1.ListMeta) error {
+	list := &metav1.PartialObjectMetadataList{ListMeta: meta, Items: make([]metav1.PartialObjectMetadata, len(items))}
+	for n := range items {
+		p, err := items[n].Metadata(e.Format.ViewVersion)
+		if err != nil {
+			return err
+		}
+		list.Items[n] = *p
+	}
+	b, err := Encode(list, schema.GroupVersionKind{Group: metav1.GroupName, Version: e.Format.ViewVersion, Kind: "PartialObjectMetadataList"}, e.Format)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(b)
+	return err
+}
+
+// Event encodes one watch event with its framing: a line of JSON, or a length
+// and a protobuf message (Kubernetes API concepts, "Efficient detection of changes").
+func (e *Encoder) Event(eventType string, i Item) ([]byte, error) {
+	if e.Format.View == Whole && e.Format.Media == JSONMedia {
+		body, err := i.AppendWithType(eventHead(eventType))
+		if err != nil {
+			return nil, err
+		}
+		return append(body, "}\n"...), nil
+	}
+	f := e.Format
+	f.Pretty = false
+	one := Encoder{Definition: e.Definition, Format: f, Now: e.Now, columnsSent: e.columnsSent}
+	b, err := one.Object(i)
+	e.columnsSent = true
+	if err != nil {
+		return nil, err
+	}
+	return e.frame(eventType, b), nil
+}
+
+// Bookmark encodes a BOOKMARK event: an empty object that has only a
+// resourceVersion, and, after the initial events, their annotation.
+func (e *Encoder) Bookmark(revision string, initialEventsEnd bool) ([]byte, error) {
+	meta := metav1.ObjectMeta{ResourceVersion: revision}
+	if initialEventsEnd {
+		meta.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: "true"}
+	}
+	var b []byte
+	var err error
+	switch {
+	case e.Format.View == AsTable:
+		b, err = e.bookmarkTable(meta, initialEventsEnd)
+	case e.Format.View == AsMetadata:
+		p := &metav1.PartialObjectMetadata{ObjectMeta: meta}
+		b, err = Encode(p, schema.GroupVersionKind{Group: metav1.GroupName, Version: e.Format.ViewVersion, Kind: "PartialObjectMetadata"}, e.Format)
+	default:
+		obj := e.Definition.New()
+		obj.SetResourceVersion(meta.ResourceVersion)
+		obj.SetAnnotations(meta.Annotations)
+		b, err = Encode(obj, e.Definition.GroupVersionKind(), Format{Media: e.Format.Media})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return e.frame("BOOKMARK", b), nil
+}
+
+// Status encodes an ERROR event.
+func (e *Encoder) Status(status *metav1.Status) ([]byte, error) {
+	b, err := Encode(status, schema.GroupVersionKind{Version: "v1", Kind: "Status"}, Format{Media: e.Format.Media})
+	if err != nil {
+		return nil, err
+	}
+	return e.frame("ERROR", b), nil
+}
+
+func eventHead(eventType string) []byte {
+	return append(make([]byte, 0, 512), `{"type":"`+eventType+`","object":`...)
+}
+
+// frame puts an encoded object into an event.
+func (e *Encoder) frame(eventType string, encoded []byte) []byte {
+	if e.Format.Media != ProtobufMedia {
+		b := append(eventHead(eventType), bytes.TrimRight(encoded, "\n")...)
+		return append(b, "}\n"...)
+	}
+	// WatchEvent: type = 1, object = 2 (RawExtension: raw = 1).
+	extension := 1 + protowire.SizeBytes(len(encoded))
+	size := 1 + protowire.SizeBytes(len(eventType)) + 1 + protowire.SizeBytes(extension)
+	b := make([]byte, 0, 4+size)
+	b = append(b, byte(size>>24), byte(size>>16), byte(size>>8), byte(size))
+	b = protowire.AppendTag(b, 1, protowire.BytesType)
+	b = protowire.AppendString(b, eventType)
+	b = protowire.AppendTag(b, 2, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(extension))
+	b = protowire.AppendTag(b, 1, protowire.BytesType)
+	return protowire.AppendBytes(b, encoded)
+}
+
+// ParseRevision reads a resourceVersion; "" is 0.
+func ParseRevision(text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 63)
+	return int64(n), err
+}

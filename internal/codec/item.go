@@ -1,0 +1,151 @@
+package codec
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
+	"github.com/timonel/timonel/internal/storage/watchcache"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Item is one object on its way to a client, in the version of Definition: a stored
+// version as the cache keeps it, or an object in hand (of the hub's type).
+type Item struct {
+	Definition *kind.Definition
+	Version    *watchcache.Version
+	Object     object.Object
+}
+
+// tree reports whether the item is a custom resource.
+func (i *Item) tree() bool { return IsTree(i.Definition) }
+
+// Decoded returns the item in the version of its Definition; the caller may
+// change it only if it came from a stored version.
+func (i *Item) Decoded() (object.Object, error) {
+	if i.Object != nil {
+		return FromHub(i.Definition, i.Object)
+	}
+	hub, err := DecodeVersion(i.Definition.Hub(), i.Version)
+	if err != nil {
+		return nil, err
+	}
+	obj, err := FromHub(i.Definition, hub)
+	if err != nil {
+		return nil, err
+	}
+	if obj != hub {
+		SetKind(obj, i.Definition.GroupVersionKind())
+	}
+	return obj, nil
+}
+
+// DecodeVersion returns the object of the hub definition that a cached version holds, the caller's own.
+func DecodeVersion(hub *kind.Definition, v *watchcache.Version) (object.Object, error) {
+	if v.Err != nil {
+		return nil, v.Err
+	}
+	if IsTree(hub) {
+		obj, err := decodeStoredText(hub, v.Blob)
+		if err != nil {
+			return nil, err
+		}
+		return finish(hub, obj, v.Revision), nil
+	}
+	obj, err := decodeMessage(hub, v.Blob)
+	if err != nil {
+		return nil, err
+	}
+	return finish(hub, obj, v.Revision), nil
+}
+
+// JSON returns the item's JSON object. For Go types it is without apiVersion and
+// kind, as list items are; see WithType.
+func (i *Item) JSON() ([]byte, error) {
+	if i.Version == nil {
+		obj, err := FromHub(i.Definition, i.Object)
+		if err != nil {
+			return nil, err
+		}
+		return marshalItem(obj)
+	}
+	if i.Version.Err != nil {
+		return nil, i.Version.Err
+	}
+	if i.tree() && i.Definition.Convert == nil {
+		return i.Version.Blob, nil
+	}
+	return jsonForms.of(i)
+}
+
+// marshalItem encodes an object as a list item: Go types lose their type.
+func marshalItem(obj object.Object) ([]byte, error) {
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		return json.Marshal(u.Object)
+	}
+	gvk := obj.GetObjectKind().GroupVersionKind()
+	SetKind(obj, schema.GroupVersionKind{})
+	b, err := json.Marshal(obj)
+	SetKind(obj, gvk)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s %s: %w", gvk.Kind, obj.GetName(), err)
+	}
+	return b, nil
+}
+
+// typeHead is the beginning of a typed object's JSON: its kind and apiVersion.
+func typeHead(apiVersion, kindName string) string {
+	return `{"kind":"` + kindName + `","apiVersion":"` + apiVersion + `",`
+}
+
+// AppendWithType appends the item's JSON as an object of its own, that is with
+// apiVersion and kind.
+func (i *Item) AppendWithType(b []byte) ([]byte, error) {
+	body, err := i.JSON()
+	if err != nil {
+		return nil, err
+	}
+	if i.tree() {
+		return append(b, body...), nil
+	}
+	return appendTyped(b, i.Definition.APIVersion(), i.Definition.Kind, body), nil
+}
+
+func appendTyped(b []byte, apiVersion, kindName string, body []byte) []byte {
+	head := typeHead(apiVersion, kindName)
+	if len(body) == 2 { // {}
+		return append(append(b, strings.TrimSuffix(head, ",")...), '}')
+	}
+	return append(append(b, head...), body[1:]...)
+}
+
+// Message returns the item's protobuf message, without envelope.
+func (i *Item) Message() ([]byte, error) {
+	if i.Version != nil && i.Definition.Convert == nil {
+		return i.Version.Blob, i.Version.Err
+	}
+	obj, err := i.Decoded()
+	if err != nil {
+		return nil, err
+	}
+	m, ok := obj.(message)
+	if !ok {
+		return nil, fmt.Errorf("encode %s: %T has no protobuf form", i.Definition.Kind, obj)
+	}
+	return m.Marshal()
+}
+
+// Metadata returns the item as PartialObjectMetadata.
+func (i *Item) Metadata(viewVersion string) (*metav1.PartialObjectMetadata, error) {
+	obj, err := i.Decoded()
+	if err != nil {
+		return nil, err
+	}
+	p := partial(obj)
+	p.SetGroupVersionKind(schema.GroupVersionKind{Group: metav1.GroupName, Version: viewVersion, Kind: "PartialObjectMetadata"})
+	return p, nil
+}

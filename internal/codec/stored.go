@@ -1,0 +1,223 @@
+package codec
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
+	"github.com/timonel/timonel/internal/storage"
+	"google.golang.org/protobuf/encoding/protowire"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+)
+
+// magic begins every protobuf value, stored and on the wire
+// (k8s.io/apimachinery/pkg/runtime/serializer/protobuf).
+var magic = []byte("k8s\x00")
+
+// ErrNotEnvelope says that bytes are not a protobuf envelope.
+var ErrNotEnvelope = errors.New("value is not a Kubernetes protobuf envelope")
+
+// envelopeHead is the envelope up to the raw message: magic, typeMeta, and the
+// tag and length of raw.
+func envelopeHead(apiVersion, kindName string, rawLength int) []byte {
+	inner := 2 + len(apiVersion) + 2 + len(kindName)
+	b := make([]byte, 0, len(magic)+2+inner+12)
+	b = append(b, magic...)
+	b = protowire.AppendTag(b, 1, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(protowire.SizeTag(1)+protowire.SizeBytes(len(apiVersion))+protowire.SizeTag(2)+protowire.SizeBytes(len(kindName))))
+	b = protowire.AppendTag(b, 1, protowire.BytesType)
+	b = protowire.AppendString(b, apiVersion)
+	b = protowire.AppendTag(b, 2, protowire.BytesType)
+	b = protowire.AppendString(b, kindName)
+	b = protowire.AppendTag(b, 2, protowire.BytesType)
+	return protowire.AppendVarint(b, uint64(rawLength))
+}
+
+// envelopeTail is contentEncoding and contentType, both empty and always present.
+var envelopeTail = []byte{0x1a, 0, 0x22, 0}
+
+// Envelope wraps a protobuf message.
+func Envelope(apiVersion, kindName string, raw []byte) []byte {
+	head := envelopeHead(apiVersion, kindName, len(raw))
+	b := make([]byte, 0, len(head)+len(raw)+len(envelopeTail))
+	return append(append(append(b, head...), raw...), envelopeTail...)
+}
+
+// OpenEnvelope returns what an envelope holds. raw shares memory with value.
+func OpenEnvelope(value []byte) (apiVersion, kindName string, raw []byte, err error) {
+	rest, ok := bytes.CutPrefix(value, magic)
+	if !ok {
+		return "", "", nil, ErrNotEnvelope
+	}
+	for len(rest) > 0 {
+		number, typ, n := protowire.ConsumeTag(rest)
+		if n < 0 {
+			return "", "", nil, fmt.Errorf("envelope: %w", protowire.ParseError(n))
+		}
+		rest = rest[n:]
+		if typ != protowire.BytesType {
+			if n = protowire.ConsumeFieldValue(number, typ, rest); n < 0 {
+				return "", "", nil, fmt.Errorf("envelope: %w", protowire.ParseError(n))
+			}
+			rest = rest[n:]
+			continue
+		}
+		field, n := protowire.ConsumeBytes(rest)
+		if n < 0 {
+			return "", "", nil, fmt.Errorf("envelope: %w", protowire.ParseError(n))
+		}
+		rest = rest[n:]
+		switch number {
+		case 1:
+			var meta runtime.TypeMeta
+			if err := meta.Unmarshal(field); err != nil {
+				return "", "", nil, fmt.Errorf("envelope: type: %w", err)
+			}
+			apiVersion, kindName = meta.APIVersion, meta.Kind
+		case 2:
+			raw = field
+		}
+	}
+	return apiVersion, kindName, raw, nil
+}
+
+// EncodeStored returns the bytes that are stored for an object of the hub
+// definition d: without resourceVersion, in the stored version.
+func EncodeStored(d *kind.Definition, obj object.Object) ([]byte, error) {
+	version := obj.GetResourceVersion()
+	obj.SetResourceVersion("")
+	obj.SetSelfLink("")
+	defer obj.SetResourceVersion(version)
+	stored := schema.GroupVersionKind{Group: d.Group, Version: d.Stored.Version, Kind: d.Kind}
+	if d.Stored.Encoding == kind.JSON {
+		return encodeStoredJSON(d, obj, stored)
+	}
+	m, ok := obj.(message)
+	if !ok {
+		return nil, fmt.Errorf("encode %s: %T has no protobuf form", d.Kind, obj)
+	}
+	// The type is in the envelope alone.
+	size := m.Size()
+	head := envelopeHead(stored.GroupVersion().String(), d.Kind, size)
+	b := make([]byte, len(head)+size+len(envelopeTail))
+	copy(b, head)
+	if _, err := m.MarshalToSizedBuffer(b[len(head) : len(head)+size]); err != nil {
+		return nil, fmt.Errorf("encode %s %s: %w", d.Kind, obj.GetName(), err)
+	}
+	copy(b[len(head)+size:], envelopeTail)
+	return b, nil
+}
+
+func encodeStoredJSON(d *kind.Definition, obj object.Object, stored schema.GroupVersionKind) ([]byte, error) {
+	var value any = obj
+	if d.Stored.Shape != nil {
+		tree, err := d.Stored.Shape.ToStored(obj)
+		if err != nil {
+			return nil, fmt.Errorf("encode %s %s: %w", d.Kind, obj.GetName(), err)
+		}
+		value = tree
+	} else {
+		before := obj.GetObjectKind().GroupVersionKind()
+		SetKind(obj, stored)
+		defer SetKind(obj, before)
+		if u, ok := obj.(*unstructured.Unstructured); ok {
+			value = u.Object
+		}
+	}
+	b, err := json.Marshal(value)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s %s: %w", d.Kind, obj.GetName(), err)
+	}
+	return append(b, '\n'), nil
+}
+
+// DecodeStored returns the object of the hub definition d that a stored value
+// holds, defaulted, with its resourceVersion and its type set. The format is told by the content,
+// so that stores written with another --storage-media-type can be read.
+func DecodeStored(d *kind.Definition, value []byte, revision storage.Revision) (object.Object, error) {
+	obj, err := decodeStored(d, value)
+	if err != nil {
+		return nil, err
+	}
+	return finish(d, obj, revision), nil
+}
+
+func decodeStored(d *kind.Definition, value []byte) (object.Object, error) {
+	if _, _, raw, err := OpenEnvelope(value); err == nil {
+		return decodeMessage(d, raw)
+	} else if !errors.Is(err, ErrNotEnvelope) {
+		return nil, fmt.Errorf("decode stored %s: %w", d.Kind, err)
+	}
+	return decodeStoredText(d, value)
+}
+
+func decodeMessage(d *kind.Definition, raw []byte) (object.Object, error) {
+	obj := d.New()
+	m, ok := obj.(message)
+	if !ok {
+		return nil, fmt.Errorf("decode stored %s: unexpected protobuf", d.Kind)
+	}
+	if err := m.Unmarshal(raw); err != nil {
+		return nil, fmt.Errorf("decode stored %s: %w", d.Kind, err)
+	}
+	return obj, nil
+}
+
+func decodeStoredText(d *kind.Definition, value []byte) (object.Object, error) {
+	if !looksLikeJSON(value) {
+		converted, err := yaml.YAMLToJSON(value)
+		if err != nil || !looksLikeJSON(converted) {
+			return nil, fmt.Errorf("decode stored %s: neither protobuf, JSON nor YAML", d.Kind)
+		}
+		value = converted
+	}
+	if d.Stored.Shape != nil {
+		tree := map[string]any{}
+		if err := kjson.UnmarshalCaseSensitivePreserveInts(value, &tree); err != nil {
+			return nil, fmt.Errorf("decode stored %s: %w", d.Kind, err)
+		}
+		return d.Stored.Shape.FromStored(tree)
+	}
+	obj := d.New()
+	var into any = obj
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		u.Object = map[string]any{}
+		into = &u.Object
+	}
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(value, into); err != nil {
+		return nil, fmt.Errorf("decode stored %s: %w", d.Kind, err)
+	}
+	return obj, nil
+}
+
+// finish sets what is not stored: the resourceVersion, the type, and defaults of
+// fields that were unknown when the object was written.
+func finish(d *kind.Definition, obj object.Object, revision storage.Revision) object.Object {
+	obj.SetResourceVersion(FormatRevision(revision))
+	SetKind(obj, d.GroupVersionKind())
+	if d.Default != nil {
+		d.Default(obj)
+	}
+	return obj
+}
+
+func looksLikeJSON(b []byte) bool {
+	b = bytes.TrimLeft(b, " \t\r\n")
+	return len(b) > 0 && b[0] == '{'
+}
+
+// FormatRevision is the text of a revision on the wire: resourceVersion.
+func FormatRevision(r storage.Revision) string {
+	if r == 0 {
+		return ""
+	}
+	return strconv.FormatInt(int64(r), 10)
+}

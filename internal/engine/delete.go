@@ -1,0 +1,248 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/timonel/timonel/internal/admission"
+	"github.com/timonel/timonel/internal/codec"
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
+	"github.com/timonel/timonel/internal/storage"
+	"github.com/timonel/timonel/internal/trace"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Delete removes an object, or marks it as being deleted when something holds it: a
+// finalizer, a grace period, or its kind (namespaces).
+func (e *Engine) Delete(ctx context.Context, c *Call, options metav1.DeleteOptions) (Result, error) {
+	d := c.Definition.Hub()
+	checked := false
+	for fresh := false; ; {
+		obj, version, err := e.current(ctx, d, c.Namespace, c.Name, fresh)
+		if err == nil {
+			var result Result
+			result, err = e.deleteOnce(ctx, c, d, obj, version.Revision, options, &checked)
+			if err == nil {
+				return result, nil
+			}
+		}
+		var conflict *storage.ConflictError
+		if !errors.As(err, &conflict) && fresh {
+			return Result{}, err
+		}
+		if err := ctx.Err(); err != nil {
+			return Result{}, apierrors.NewTimeoutError("the deletion was not done in time", 1)
+		}
+		fresh = true
+	}
+}
+
+func (e *Engine) deleteOnce(ctx context.Context, c *Call, d *kind.Definition, old object.Object, revision storage.Revision, options metav1.DeleteOptions, checked *bool) (Result, error) {
+	if err := deletePreconditions(c, options.Preconditions, old); err != nil {
+		return Result{}, err
+	}
+	c.Trace.Enter(trace.Check)
+	if !*checked {
+		request := &admission.Request{
+			Operation: admission.Delete, Definition: c.Definition, Namespace: c.Namespace, Name: c.Name,
+			Old: old, Options: &options, User: c.User, DryRun: dryRun(options.DryRun),
+		}
+		for _, phase := range []func(context.Context, *admission.Request) error{e.Admission.Chain().Change, e.Admission.Chain().Check} {
+			if err := phase(ctx, request); err != nil {
+				return Result{}, err
+			}
+		}
+		c.Warn(request.Warnings()...)
+	}
+	obj := object.Copy(old)
+	stays, changed, graceful := e.mark(d, obj, &options)
+	if dryRun(options.DryRun) {
+		return Result{Item: codec.Item{Definition: c.Definition, Object: obj}}, nil
+	}
+	if !stays {
+		if err := e.remove(ctx, c, d, obj, revision); err != nil {
+			return Result{}, err
+		}
+		return deleted(c, obj), nil
+	}
+	result := Result{Item: codec.Item{Definition: c.Definition, Object: obj}}
+	result.Accepted = options.OrphanDependents != nil && !*options.OrphanDependents && !graceful
+	if !changed {
+		return result, nil
+	}
+	value, err := codec.EncodeStored(d, obj)
+	if err != nil {
+		return Result{}, err
+	}
+	key := e.key(d, c.Namespace, c.Name)
+	c.Trace.Enter(trace.Commit)
+	now, err := e.Store.Commit(ctx, storage.Txn{
+		If:   []storage.Condition{{Key: key, Revision: revision}},
+		Then: []storage.Op{{Key: key, Value: value}},
+	})
+	if err != nil {
+		var conflict *storage.ConflictError
+		if errors.As(err, &conflict) {
+			return Result{}, err
+		}
+		return Result{}, e.storageError(err, d, c.Name)
+	}
+	obj.SetResourceVersion(codec.FormatRevision(now))
+	c.sawRevision(now)
+	return result, nil
+}
+
+// mark prepares an object for deletion and reports whether it stays for now, whether it was
+// changed, and whether it stays for a grace period.
+func (e *Engine) mark(d *kind.Definition, obj object.Object, options *metav1.DeleteOptions) (stays, changed, graceful bool) {
+	already := obj.GetDeletionTimestamp() != nil
+	before := slices.Clone(obj.GetFinalizers())
+	if !d.Unowned {
+		setPropagation(d, obj, options)
+	}
+	changed = !slices.Equal(before, obj.GetFinalizers())
+	now := e.Now().UTC().Truncate(time.Second)
+	grace := int64(0)
+	if d.Grace != nil {
+		if already {
+			return e.shorten(d, obj, options, changed, now)
+		}
+		grace, graceful = d.Grace(obj, options)
+	}
+	held := len(obj.GetFinalizers()) > 0
+	if d.BeginDelete != nil && d.BeginDelete(obj) {
+		held, changed = true, changed || !already
+	}
+	if !held && !graceful {
+		if !already { // what is answered shows that it was deleted
+			setDeleted(obj, now, 0)
+		}
+		return false, true, false
+	}
+	if !already {
+		setDeleted(obj, now, grace)
+		changed = true
+	}
+	return true, changed, graceful
+}
+
+// setDeleted marks an object as being deleted after a grace period.
+func setDeleted(obj object.Object, now time.Time, grace int64) {
+	at := metav1.NewTime(now.Add(time.Duration(grace) * time.Second))
+	obj.SetDeletionTimestamp(&at)
+	obj.SetDeletionGracePeriodSeconds(&grace)
+	if obj.GetGeneration() > 0 {
+		obj.SetGeneration(obj.GetGeneration() + 1)
+	}
+}
+
+// shorten is a further deletion of an object that is already waiting for its grace
+// period: it may only end sooner.
+func (e *Engine) shorten(d *kind.Definition, obj object.Object, options *metav1.DeleteOptions, changed bool, now time.Time) (stays, wasChanged, graceful bool) {
+	current := int64(0)
+	if g := obj.GetDeletionGracePeriodSeconds(); g != nil {
+		current = *g
+	}
+	if current == 0 {
+		return len(obj.GetFinalizers()) > 0, changed, false
+	}
+	if options.GracePeriodSeconds == nil {
+		return true, changed, true
+	}
+	period, _ := d.Grace(obj, options)
+	if period >= current {
+		return true, changed, true
+	}
+	if period == 0 && len(obj.GetFinalizers()) == 0 {
+		return false, true, false
+	}
+	start := obj.GetDeletionTimestamp().Add(-time.Duration(current) * time.Second)
+	end := metav1.NewTime(start.Add(time.Duration(period) * time.Second))
+	obj.SetDeletionTimestamp(&end)
+	obj.SetDeletionGracePeriodSeconds(&period)
+	return true, true, period > 0
+}
+
+// setPropagation adds or removes the finalizers that make the garbage collector
+// orphan the dependents or delete them first.
+func setPropagation(d *kind.Definition, obj object.Object, options *metav1.DeleteOptions) {
+	finalizers := obj.GetFinalizers()
+	orphan, foreground := false, false
+	switch {
+	case options.OrphanDependents != nil:
+		orphan = *options.OrphanDependents
+	case options.PropagationPolicy != nil:
+		orphan = *options.PropagationPolicy == metav1.DeletePropagationOrphan
+		foreground = *options.PropagationPolicy == metav1.DeletePropagationForeground
+	case slices.Contains(finalizers, metav1.FinalizerOrphanDependents), slices.Contains(finalizers, metav1.FinalizerDeleteDependents):
+		return
+	default:
+		orphan = d.OrphanByDefault
+	}
+	var kept []string
+	for _, f := range finalizers {
+		if f != metav1.FinalizerOrphanDependents && f != metav1.FinalizerDeleteDependents {
+			kept = append(kept, f)
+		}
+	}
+	if orphan {
+		kept = append(kept, metav1.FinalizerOrphanDependents)
+	}
+	if foreground {
+		kept = append(kept, metav1.FinalizerDeleteDependents)
+	}
+	obj.SetFinalizers(kept)
+}
+
+func deletePreconditions(c *Call, p *metav1.Preconditions, obj object.Object) error {
+	if p == nil {
+		return nil
+	}
+	kindName := c.Definition.GroupKind().String()
+	conflict := func(text string) error {
+		err := apierrors.NewConflict(c.Definition.GroupResource(), c.Name, errors.New(text))
+		err.ErrStatus.Message = fmt.Sprintf("Operation cannot be fulfilled on %s %q: %s", kindName, c.Name, text)
+		err.ErrStatus.Details.Kind = c.Definition.Kind
+		return err
+	}
+	if p.UID != nil && *p.UID != obj.GetUID() {
+		return conflict(fmt.Sprintf("the UID in the precondition (%s) does not match the UID in record (%s). The object might have been deleted and then recreated", *p.UID, obj.GetUID()))
+	}
+	if p.ResourceVersion != nil && *p.ResourceVersion != obj.GetResourceVersion() {
+		return conflict(fmt.Sprintf("the ResourceVersion in the precondition (%s) does not match the ResourceVersion in record (%s). The object might have been modified", *p.ResourceVersion, obj.GetResourceVersion()))
+	}
+	return nil
+}
+
+// deleted is the answer about an object that is gone.
+func deleted(c *Call, obj object.Object) Result {
+	if c.Definition.ReturnsDeleted {
+		return Result{Item: codec.Item{Definition: c.Definition, Object: obj}}
+	}
+	return Result{Status: &metav1.Status{
+		Status:  metav1.StatusSuccess,
+		Details: &metav1.StatusDetails{Name: c.Name, Group: c.Definition.Group, Kind: c.Definition.Plural, UID: obj.GetUID()},
+	}}
+}
+
+// DeleteCollection deletes all objects that match and returns them as they were.
+func (e *Engine) DeleteCollection(ctx context.Context, c *Call, options metav1.DeleteOptions, list metav1.ListOptions) (Page, error) {
+	page, err := e.List(ctx, c, list)
+	if err != nil {
+		return Page{}, err
+	}
+	for i := range page.Items {
+		one := *c
+		one.Namespace, one.Name = page.Items[i].Version.Namespace, page.Items[i].Version.Name
+		own := options
+		if _, err := e.Delete(ctx, &one, own); err != nil && !apierrors.IsNotFound(err) {
+			return Page{}, err
+		}
+	}
+	return page, nil
+}

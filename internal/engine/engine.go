@@ -1,0 +1,138 @@
+// Package engine does what a request asks for: the verbs of the Kubernetes API, a
+// file each, over any kind.
+//
+// Promises: it knows a kind only through its kind.Definition; a write is one
+// compare-and-swap transaction, made on the newest object or not at all; what it
+// answered before it never takes back; reads come from the watch cache without
+// decoding.
+//
+// Does not know: HTTP, kinds by name, who may do what. Start reading at Call, then
+// create.go and update.go; get.go for reads.
+package engine
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/timonel/timonel/internal/admission"
+	"github.com/timonel/timonel/internal/codec"
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
+	"github.com/timonel/timonel/internal/storage"
+	"github.com/timonel/timonel/internal/storage/watchcache"
+	"github.com/timonel/timonel/internal/trace"
+	"github.com/timonel/timonel/internal/user"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Config is what an Engine works with.
+type Config struct {
+	Catalog   *kind.Live
+	Store     storage.Store
+	Cache     *watchcache.Cache
+	Prefix    string          // of all keys, e.g. "/registry"
+	Admission *admission.Gate // its plug-ins may be set later, before the first write
+	// Registered reports whether a kind is known beyond what is served; it decides the text of
+	// some errors.
+	Registered func(schema.GroupVersionKind) bool
+	Now        func() time.Time // default time.Now
+}
+
+// Engine serves all kinds of a catalogue.
+type Engine struct {
+	Config
+	views     atomic.Pointer[map[string]*watchcache.View] // by stored prefix
+	ownership sync.Map                                    // endpoint → *patch.Ownership
+}
+
+// New makes an engine and has the cache serve every kind of the catalogue, now and
+// after each change.
+func New(c Config) *Engine {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	e := &Engine{Config: c}
+	e.views.Store(&map[string]*watchcache.View{})
+	e.serve(c.Catalog.Catalog())
+	c.Catalog.Follow(e.serve)
+	return e
+}
+
+func (e *Engine) serve(c *kind.Catalog) {
+	before, views := *e.views.Load(), map[string]*watchcache.View{}
+	for _, d := range c.Stored() {
+		view := before[d.Stored.Prefix]
+		if view == nil {
+			view = e.Cache.Serve(codec.Collection(d, e.Prefix))
+		}
+		views[d.Stored.Prefix] = view
+	}
+	e.views.Store(&views)
+	for prefix := range before {
+		if views[prefix] == nil {
+			e.Cache.Drop(e.Prefix + "/" + prefix + "/")
+		}
+	}
+}
+
+// View returns the cached resource of a definition, for rooms that follow it.
+func (e *Engine) View(d *kind.Definition) *watchcache.View { return e.view(d) }
+
+func (e *Engine) view(d *kind.Definition) *watchcache.View {
+	return (*e.views.Load())[d.Hub().Stored.Prefix]
+}
+
+// key is where an object of a definition is stored.
+func (e *Engine) key(d *kind.Definition, namespace, name string) string {
+	return e.Prefix + "/" + d.Hub().Stored.Prefix + "/" + object.Key(namespace, name)
+}
+
+// Call is one request as the verbs see it.
+type Call struct {
+	Definition      *kind.Definition
+	Subresource     string
+	Sub             *kind.Subresource // nil for the resource itself
+	Namespace, Name string
+	User            *user.Info
+	Manager         string // field manager of a write that names none
+	Strictness      codec.Strictness
+	Trace           *trace.Record // may be nil
+
+	warnings []string
+	// MayCreate reports whether the caller may create what an update or apply did not find.
+	MayCreate func(ctx context.Context) error
+}
+
+// Warn adds a text to the Warning headers of the answer.
+func (c *Call) Warn(texts ...string) { c.warnings = append(c.warnings, texts...) }
+
+// Warnings returns the texts in order, each once.
+func (c *Call) Warnings() []string {
+	seen := make(map[string]bool, len(c.warnings))
+	out := c.warnings[:0:0]
+	for _, w := range c.warnings {
+		if !seen[w] {
+			seen[w] = true
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+// Body is what a client sent.
+type Body struct {
+	Bytes []byte
+	Media codec.Media
+}
+
+// Result is the answer to a write: the object as it is now, or a Status.
+type Result struct {
+	Item     codec.Item // Item.Object is nil when Status or Value is set
+	Status   *metav1.Status
+	Value    object.Object // what a Job or a virtual kind answers
+	Created  bool          // 201
+	Accepted bool          // 202
+}

@@ -1,0 +1,81 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/storage"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// modified is the conflict that controllers retry on; clients know its text.
+var errModified = errors.New("the object has been modified; please apply your changes to the latest version and try again")
+
+// storageError turns what the store or the cache said into an API Status error: the one
+// table between the two. d and name may be left out.
+func (e *Engine) storageError(err error, d *kind.Definition, name string) error {
+	var conflict *storage.ConflictError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &conflict) && d != nil:
+		return apierrors.NewConflict(d.GroupResource(), name, errModified)
+	case errors.Is(err, storage.ErrNotFound) && d != nil:
+		return e.notFound(d, name)
+	case errors.Is(err, storage.ErrCompacted):
+		return apierrors.NewResourceExpired("The provided resource version is too old")
+	case errors.Is(err, storage.ErrTooLarge):
+		return apierrors.NewRequestEntityTooLargeError(err.Error())
+	case errors.Is(err, storage.ErrFull):
+		return apierrors.NewInternalError(fmt.Errorf("etcdserver: mvcc: database space exceeded: %w", err))
+	case errors.Is(err, storage.ErrNoLeader), errors.Is(err, storage.ErrUnknown):
+		return apierrors.NewServerTimeout(resourceOf(d), "write", 1)
+	case errors.Is(err, context.DeadlineExceeded):
+		return apierrors.NewTimeoutError("the storage did not answer in time", 1)
+	}
+	return err
+}
+
+func resourceOf(d *kind.Definition) (r schema.GroupResource) {
+	if d != nil {
+		r.Group, r.Resource = d.Group, d.Plural
+	}
+	return r
+}
+
+// tooLargeVersion is the answer to a resourceVersion that does not exist yet;
+// client-go knows its cause.
+func tooLargeVersion(asked, now storage.Revision) error {
+	err := apierrors.NewTimeoutError(fmt.Sprintf("Too large resource version: %d, current: %d", asked, now), 1)
+	err.ErrStatus.Details.Causes = []metav1.StatusCause{{
+		Type: metav1.CauseTypeResourceVersionTooLarge, Message: "Too large resource version",
+	}}
+	return err
+}
+
+// unreadable is the answer about an object whose stored bytes do not decode.
+func unreadable(key string, err error) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Reason: metav1.StatusReasonStoreReadError,
+		Message: fmt.Sprintf("%s: data from the storage is not transformable or not decodable: %v", key, err),
+	}}
+}
+
+// invalid is the 422 with all that is wrong with an object.
+func invalid(d *kind.Definition, name string, errs field.ErrorList) error {
+	return apierrors.NewInvalid(d.GroupKind(), name, errs)
+}
+
+// plain is a 500 without a reason, as the reference gives for errors that are not
+// API errors.
+func plain(format string, args ...any) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: fmt.Sprintf(format, args...),
+	}}
+}

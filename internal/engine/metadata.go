@@ -1,0 +1,136 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Generated names: the prefix, cut, and random letters that spell no words.
+const (
+	maxGeneratedPrefix = 58
+	suffixLength       = 5
+	suffixLetters      = "bcdfghjklmnpqrstvwxz2456789"
+)
+
+func generateName(prefix string) string {
+	if len(prefix) > maxGeneratedPrefix {
+		prefix = prefix[:maxGeneratedPrefix]
+	}
+	b := []byte(prefix)
+	for range suffixLength {
+		b = append(b, suffixLetters[rand.IntN(len(suffixLetters))])
+	}
+	return string(b)
+}
+
+// validateNew reports all that is wrong with a new object: its metadata first.
+func (e *Engine) validateNew(ctx context.Context, d *kind.Definition, obj object.Object) field.ErrorList {
+	errs := apivalidation.ValidateObjectMetaAccessor(obj, d.Namespaced(), checkName(d), field.NewPath("metadata"))
+	if d.Validate != nil {
+		errs = append(errs, d.Validate(ctx, obj)...)
+	}
+	return errs
+}
+
+// validateUpdate reports all that is wrong with an update made through a door.
+func (e *Engine) validateUpdate(ctx context.Context, d *kind.Definition, view *kind.View, obj, old object.Object) field.ErrorList {
+	path := field.NewPath("metadata")
+	errs := apivalidation.ValidateObjectMetaAccessorUpdate(obj, old, path)
+	errs = append(errs, apivalidation.ValidateObjectMetaAccessor(obj, d.Namespaced(), anyName, path)...)
+	switch {
+	case view != nil:
+		if view.Validate != nil {
+			errs = append(errs, view.Validate(ctx, obj, old)...)
+		}
+	case d.ValidateUpdate != nil:
+		errs = append(errs, d.ValidateUpdate(ctx, obj, old)...)
+	case d.Validate != nil:
+		errs = append(errs, d.Validate(ctx, obj)...)
+	}
+	return errs
+}
+
+// anyName accepts a name that is stored already.
+func anyName(string, bool) []string { return nil }
+
+func checkName(d *kind.Definition) apivalidation.ValidateNameFunc {
+	if d.CheckName != nil {
+		return d.CheckName
+	}
+	return apivalidation.NameIsDNSSubdomain
+}
+
+// keepSystemFields copies from old what no client may change.
+func keepSystemFields(d *kind.Definition, obj, old object.Object) {
+	if obj.GetUID() == "" {
+		obj.SetUID(old.GetUID())
+	}
+	obj.SetCreationTimestamp(old.GetCreationTimestamp())
+	obj.SetDeletionTimestamp(old.GetDeletionTimestamp())
+	obj.SetDeletionGracePeriodSeconds(old.GetDeletionGracePeriodSeconds())
+	obj.SetGeneration(old.GetGeneration())
+	obj.SetSelfLink("")
+	if obj.GetNamespace() == "" {
+		obj.SetNamespace(old.GetNamespace())
+	}
+	if obj.GetName() == "" {
+		obj.SetName(old.GetName())
+	}
+	if old.GetGenerateName() != "" && obj.GetGenerateName() == "" {
+		obj.SetGenerateName(old.GetGenerateName())
+	}
+}
+
+// dropDuplicateOwners removes owner references that are there twice, with a warning.
+func dropDuplicateOwners(c *Call, obj object.Object) {
+	owners := obj.GetOwnerReferences()
+	if len(owners) < 2 {
+		return
+	}
+	kept := make([]metav1.OwnerReference, 0, len(owners))
+	for _, o := range owners {
+		same := func(k metav1.OwnerReference) bool { return equalOwners(k, o) }
+		if !slices.ContainsFunc(kept, same) {
+			kept = append(kept, o)
+		}
+	}
+	if len(kept) < len(owners) {
+		obj.SetOwnerReferences(kept)
+		c.Warn(fmt.Sprintf(".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: %s", duplicateUIDs(owners)))
+	}
+}
+
+func equalOwners(a, b metav1.OwnerReference) bool {
+	return a.APIVersion == b.APIVersion && a.Kind == b.Kind && a.Name == b.Name && a.UID == b.UID &&
+		equalPointer(a.Controller, b.Controller) && equalPointer(a.BlockOwnerDeletion, b.BlockOwnerDeletion)
+}
+
+func equalPointer[T comparable](a, b *T) bool {
+	return a == b || a != nil && b != nil && *a == *b
+}
+
+func duplicateUIDs(owners []metav1.OwnerReference) string {
+	count, text := map[string]int{}, ""
+	for _, o := range owners {
+		if count[string(o.UID)]++; count[string(o.UID)] == 2 {
+			if text != "" {
+				text += ","
+			}
+			text += string(o.UID)
+		}
+	}
+	return text
+}
+
+func newOf(s *kind.Subresource) func() runtime.Object {
+	return func() runtime.Object { return s.New() }
+}

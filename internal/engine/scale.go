@@ -1,0 +1,126 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/timonel/timonel/internal/codec"
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+var scaleKind = autoscalingv1.SchemeGroupVersion.WithKind("Scale")
+
+// scaleOf shows an object as a Scale.
+func scaleOf(s *kind.Scale, obj object.Object) (*autoscalingv1.Scale, error) {
+	spec, status, selector, err := s.Get(obj)
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	scale := &autoscalingv1.Scale{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: obj.GetName(), Namespace: obj.GetNamespace(), UID: obj.GetUID(),
+			ResourceVersion: obj.GetResourceVersion(), CreationTimestamp: obj.GetCreationTimestamp(),
+		},
+		Spec:   autoscalingv1.ScaleSpec{Replicas: spec},
+		Status: autoscalingv1.ScaleStatus{Replicas: status, Selector: selector},
+	}
+	scale.SetGroupVersionKind(scaleKind)
+	return scale, nil
+}
+
+// GetScale reads the scale of an object.
+func (e *Engine) GetScale(ctx context.Context, c *Call) (object.Object, error) {
+	obj, _, err := e.current(ctx, c.Definition, c.Namespace, c.Name, true)
+	if err != nil {
+		return nil, err
+	}
+	return scaleOf(c.Sub.Scale, obj)
+}
+
+func (e *Engine) updateScale(ctx context.Context, c *Call, body Body, options metav1.UpdateOptions) (Result, error) {
+	target := codec.Target{Kind: scaleKind, New: func() runtime.Object { return &autoscalingv1.Scale{} }, Registered: e.Registered}
+	decoded, warnings, err := codec.Decode(body.Bytes, body.Media, target, c.Strictness)
+	if err != nil {
+		return Result{}, err
+	}
+	c.Warn(warnings...)
+	scale := decoded.(*autoscalingv1.Scale)
+	if err := matchURL(c, scale); err != nil {
+		return Result{}, err
+	}
+	return e.writeScale(ctx, c, writeOptions{
+		verb: "update", manager: options.FieldManager, dryRun: dryRun(options.DryRun), options: &options,
+		versionText: scale.ResourceVersion, uid: scale.UID,
+	}, func(*autoscalingv1.Scale) (*autoscalingv1.Scale, error) { return scale, nil })
+}
+
+func (e *Engine) patchScale(ctx context.Context, c *Call, patchType types.PatchType, body []byte, options metav1.PatchOptions) (Result, error) {
+	if patchType == types.ApplyYAMLPatchType {
+		return Result{}, apierrors.NewBadRequest("server-side apply of the scale subresource is not supported yet")
+	}
+	as := *c
+	as.Definition = scaleDefinition
+	apply := patchFunc(&as, patchType, body)
+	return e.writeScale(ctx, c, writeOptions{
+		verb: "patch", manager: options.FieldManager, dryRun: dryRun(options.DryRun), options: &options,
+	}, func(now *autoscalingv1.Scale) (*autoscalingv1.Scale, error) {
+		doc, err := json.Marshal(now)
+		if err != nil {
+			return nil, err
+		}
+		result, strict, err := apply(doc)
+		if err != nil {
+			return nil, err
+		}
+		scale, more, err := codec.UnmarshalPatched(scaleDefinition, result, c.Strictness)
+		if err != nil {
+			return nil, invalidPatch(string(result), err)
+		}
+		if err := e.strict(c, append(strict, more...), string(result)); err != nil {
+			return nil, err
+		}
+		return scale.(*autoscalingv1.Scale), nil
+	})
+}
+
+var scaleDefinition = &kind.Definition{
+	Group: "autoscaling", Version: "v1", Kind: "Scale", Plural: "scales", Scope: kind.Namespaced,
+	New: kind.Of[autoscalingv1.Scale](),
+}
+
+// writeScale changes an object's replicas through its scale and answers with the scale.
+func (e *Engine) writeScale(ctx context.Context, c *Call, o writeOptions, transform func(now *autoscalingv1.Scale) (*autoscalingv1.Scale, error)) (Result, error) {
+	result, err := e.write(ctx, c, o, func(old object.Object) (object.Object, error) {
+		now, err := scaleOf(c.Sub.Scale, old)
+		if err != nil {
+			return nil, err
+		}
+		scale, err := transform(now)
+		if err != nil {
+			return nil, err
+		}
+		if scale.Spec.Replicas < 0 {
+			return nil, apierrors.NewInvalid(scaleKind.GroupKind(), c.Name, field.ErrorList{field.Invalid(field.NewPath("spec", "replicas"), scale.Spec.Replicas, "must be greater than or equal to 0")})
+		}
+		if o.verb == "patch" && scale.ResourceVersion != "" && scale.ResourceVersion != old.GetResourceVersion() {
+			return nil, apierrors.NewConflict(c.Definition.GroupResource(), c.Name, errModified)
+		}
+		if err := c.Sub.Scale.Set(old, scale.Spec.Replicas); err != nil {
+			return nil, fmt.Errorf("scale %s: %w", c.Name, err)
+		}
+		return old, nil
+	})
+	if err != nil {
+		return result, err
+	}
+	scale, err := scaleOf(c.Sub.Scale, result.Item.Object)
+	return Result{Value: scale}, err
+}

@@ -1,0 +1,318 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/timonel/timonel/internal/admission"
+	"github.com/timonel/timonel/internal/codec"
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
+	"github.com/timonel/timonel/internal/storage"
+	"github.com/timonel/timonel/internal/trace"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Update replaces an object with what the client sent.
+func (e *Engine) Update(ctx context.Context, c *Call, body Body, options metav1.UpdateOptions) (Result, error) {
+	c.Trace.Enter(trace.Decode)
+	if c.Sub != nil && c.Sub.Scale != nil {
+		return e.updateScale(ctx, c, body, options)
+	}
+	sent, err := e.decode(c, c.Definition, body)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := matchURL(c, sent); err != nil {
+		return Result{}, err
+	}
+	if c.Definition.MustMatch && sent.GetResourceVersion() == "" && c.Sub == nil {
+		if _, _, err := e.current(ctx, c.Definition, c.Namespace, c.Name, true); err == nil || !c.Definition.CreateOnPut {
+			if err != nil {
+				return Result{}, err
+			}
+			return Result{}, mustMatch(c.Definition, c.Name)
+		}
+	}
+	result, err := e.write(ctx, c, writeOptions{
+		manager: options.FieldManager, dryRun: dryRun(options.DryRun), options: &options, verb: "update",
+		versionText: sent.GetResourceVersion(), uid: sent.GetUID(),
+	}, func(object.Object) (object.Object, error) { return object.Copy(sent), nil })
+	if apierrors.IsNotFound(err) && c.Definition.CreateOnPut && c.Sub == nil && sent.GetUID() == "" {
+		if c.MayCreate != nil {
+			if err := c.MayCreate(ctx); err != nil {
+				return Result{}, err
+			}
+		}
+		sent.SetResourceVersion("")
+		return e.create(ctx, c, sent, metav1.CreateOptions{DryRun: options.DryRun, FieldManager: options.FieldManager, FieldValidation: options.FieldValidation})
+	}
+	return result, err
+}
+
+// matchURL refuses a body whose name or namespace is not that of the URL.
+func matchURL(c *Call, obj object.Object) error {
+	if obj.GetName() == "" {
+		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s based on URL) was undeterminable: name must be provided", c.Name))
+	}
+	if obj.GetName() != c.Name {
+		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), c.Name))
+	}
+	return matchNamespace(c, obj)
+}
+
+func mustMatch(d *kind.Definition, name string) error {
+	err := apierrors.NewInvalid(d.GroupKind(), name, field.ErrorList{field.Invalid(field.NewPath("metadata").Child("resourceVersion"), 0, "must be specified for an update")})
+	err.ErrStatus.Details.Kind = d.Plural
+	err.ErrStatus.Message = fmt.Sprintf("%s %q is invalid: %s", d.GroupResource(), name, err.ErrStatus.Details.Causes[0].Field+": "+err.ErrStatus.Details.Causes[0].Message)
+	return err
+}
+
+// writeOptions are what the ways to write (update, patch, apply) have in common.
+type writeOptions struct {
+	verb        string
+	manager     string
+	dryRun      bool
+	options     runtime.Object // for admission
+	versionText string         // resourceVersion that must still be the newest; "": any
+	uid         types.UID
+	// internal: a write of the server's own, without admission.
+	internal bool
+	// owned: the transform recorded field ownership itself (apply).
+	owned bool
+	// version, when set, is asked of each transformed object instead of versionText (patch).
+	versionOf func(obj object.Object) string
+}
+
+// write changes one object: read, transform, change, check, commit, again from the
+// start when another write came between. transform gets a copy of the newest object, in
+// the hub's form, and returns what it shall become.
+func (e *Engine) write(ctx context.Context, c *Call, o writeOptions, transform func(old object.Object) (object.Object, error)) (Result, error) {
+	d := c.Definition.Hub()
+	fresh := false
+	warned := len(c.warnings)
+	for {
+		if err := ctx.Err(); err != nil {
+			return Result{}, apierrors.NewTimeoutError("the write was not done in time", 1)
+		}
+		c.warnings = c.warnings[:warned]
+		old, version, err := e.current(ctx, d, c.Namespace, c.Name, fresh)
+		if err == nil {
+			var result Result
+			result, err = e.writeOnce(ctx, c, d, o, old, version.Revision, fresh, transform)
+			if err == nil {
+				return result, nil
+			}
+		}
+		var conflict *storage.ConflictError
+		switch {
+		case errors.As(err, &conflict), errors.Is(err, errCompanionTaken):
+			fresh = true // another write came between: begin again on what it left
+		case !fresh:
+			fresh = true // judged on what the cache had, which may be old: judge again on the newest
+		default:
+			return Result{}, err
+		}
+	}
+}
+
+// errStale says that a no-op was found on an object that may be old.
+var errStale = errors.New("the object must be read again")
+
+func (e *Engine) writeOnce(ctx context.Context, c *Call, d *kind.Definition, o writeOptions, old object.Object, revision storage.Revision, fresh bool, transform func(object.Object) (object.Object, error)) (Result, error) {
+	var view *kind.View
+	if c.Sub != nil {
+		view = c.Sub.View
+	}
+	obj, err := transform(object.Copy(old))
+	if err != nil {
+		return Result{}, err
+	}
+	if err := preconditions(e, d, c, o, obj, old); err != nil {
+		return Result{}, err
+	}
+	keepSystemFields(d, obj, old)
+	if !o.owned {
+		if view != nil && view.Prepare != nil {
+			view.Prepare(ctx, obj, old)
+		} else if view == nil && d.PrepareUpdate != nil {
+			d.PrepareUpdate(ctx, obj, old)
+		}
+		e.own(c, old, obj, o.manager)
+	}
+	request := &admission.Request{
+		Operation: admission.Update, Definition: c.Definition, Subresource: c.Subresource, Namespace: c.Namespace, Name: c.Name,
+		Object: obj, Old: old, Options: o.options, User: c.User, DryRun: o.dryRun,
+	}
+	if !o.internal {
+		if obj, err = e.change(ctx, c, request); err != nil {
+			return Result{}, err
+		}
+	}
+	c.Trace.Enter(trace.Check)
+	keepSystemFields(d, obj, old)
+	dropDuplicateOwners(c, obj)
+	if view != nil {
+		if view.Prepare != nil {
+			view.Prepare(ctx, obj, old)
+		}
+	} else if d.PrepareUpdate != nil {
+		d.PrepareUpdate(ctx, obj, old)
+	}
+	if d.Generation != nil && d.Generation(obj, old) {
+		obj.SetGeneration(old.GetGeneration() + 1)
+	}
+	obj.SetResourceVersion(old.GetResourceVersion())
+	if errs := e.validateUpdate(ctx, d, view, obj, old); len(errs) > 0 {
+		return Result{}, invalid(d, obj.GetName(), errs)
+	}
+	if warn := warnings(d, view); warn != nil {
+		c.Warn(warn(ctx, obj, old)...)
+	}
+	if !o.internal {
+		before := len(request.Warnings())
+		err = e.Admission.Chain().Check(ctx, request)
+		c.Warn(request.Warnings()[before:]...)
+		if err != nil {
+			return Result{}, err
+		}
+	}
+	return e.store(ctx, c, d, o.dryRun, obj, old, revision, fresh, view)
+}
+
+func warnings(d *kind.Definition, view *kind.View) func(context.Context, object.Object, object.Object) []string {
+	if view != nil {
+		return view.Warnings
+	}
+	return d.Warnings
+}
+
+// preconditions compares what the client demands with what is there.
+func preconditions(e *Engine, d *kind.Definition, c *Call, o writeOptions, obj, old object.Object) error {
+	text := o.versionText
+	if o.versionOf != nil {
+		text = o.versionOf(obj)
+	}
+	if o.uid != "" && o.uid != old.GetUID() {
+		return apierrors.NewConflict(c.Definition.GroupResource(), c.Name, fmt.Errorf("StorageError: invalid object, Code: 4, Key: %s, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: %s, UID in object meta: %s", e.key(d, c.Namespace, c.Name), o.uid, old.GetUID()))
+	}
+	if text == "" {
+		return nil
+	}
+	if _, err := codec.ParseRevision(text); err != nil {
+		return plain("%v", err)
+	}
+	if text != "0" && text != old.GetResourceVersion() {
+		return apierrors.NewConflict(c.Definition.GroupResource(), c.Name, errModified)
+	}
+	return nil
+}
+
+// store writes the changed object, or nothing if nothing changed, or removes it
+// if the last thing that held it is gone.
+func (e *Engine) store(ctx context.Context, c *Call, d *kind.Definition, dry bool, obj, old object.Object, revision storage.Revision, fresh bool, view *kind.View) (Result, error) {
+	result := Result{Item: codec.Item{Definition: c.Definition, Object: obj}}
+	if obj.GetDeletionTimestamp() != nil && goneAfter(d, obj, view) {
+		if dry {
+			return result, nil
+		}
+		return result, e.remove(ctx, c, d, obj, revision)
+	}
+	value, err := codec.EncodeStored(d, obj)
+	if err != nil {
+		return Result{}, err
+	}
+	was, err := codec.EncodeStored(d, old)
+	if err != nil {
+		return Result{}, err
+	}
+	if bytes.Equal(value, was) {
+		if !fresh {
+			return Result{}, errStale
+		}
+		return result, nil
+	}
+	key := e.key(d, c.Namespace, c.Name)
+	txn := storage.Txn{If: []storage.Condition{{Key: key, Revision: revision}}}
+	companions, err := e.reserve(ctx, d, obj, old, dry, &txn)
+	if err != nil {
+		return Result{}, err
+	}
+	if len(txn.Then) > 0 { // Reserve may have filled in what it chose
+		if value, err = codec.EncodeStored(d, obj); err != nil {
+			return Result{}, err
+		}
+	}
+	if dry {
+		return result, nil
+	}
+	op := storage.Op{Key: key, Value: value}
+	if d.Expire != nil {
+		op.TTL = d.Expire(obj)
+	}
+	txn.Then = append([]storage.Op{op}, txn.Then...)
+	c.Trace.Enter(trace.Commit)
+	now, err := e.Store.Commit(ctx, txn)
+	if err != nil {
+		return Result{}, e.companionError(err, d, c.Name, key, companions)
+	}
+	obj.SetResourceVersion(codec.FormatRevision(now))
+	c.sawRevision(now)
+	return result, nil
+}
+
+// companionError keeps a conflict about the object itself, for the retry, and turns one
+// about a companion into its meaning.
+func (e *Engine) companionError(err error, d *kind.Definition, name, key string, companions map[string]kind.Companion) error {
+	var conflict *storage.ConflictError
+	if !errors.As(err, &conflict) {
+		return e.storageError(err, d, name)
+	}
+	if conflict.Key == key {
+		return err
+	}
+	if taken := companions[conflict.Key].Taken; taken != nil {
+		return taken()
+	}
+	return errCompanionTaken
+}
+
+// goneAfter reports whether an object that is being deleted has nothing left that holds it.
+func goneAfter(d *kind.Definition, obj object.Object, view *kind.View) bool {
+	if len(obj.GetFinalizers()) > 0 {
+		return false
+	}
+	if d.BeginDelete != nil {
+		return view != nil && view.Finish != nil && view.Finish(obj) || view == nil && !d.BeginDelete(object.Copy(obj))
+	}
+	grace := obj.GetDeletionGracePeriodSeconds()
+	return grace == nil || *grace == 0
+}
+
+// remove deletes an object's key, with the companions that go with it.
+func (e *Engine) remove(ctx context.Context, c *Call, d *kind.Definition, obj object.Object, revision storage.Revision) error {
+	key := e.key(d, c.Namespace, c.Name)
+	txn := storage.Txn{If: []storage.Condition{{Key: key, Revision: revision}}}
+	if _, err := e.reserve(ctx, d, nil, obj, false, &txn); err != nil {
+		return err
+	}
+	txn.Then = append([]storage.Op{{Key: key}}, txn.Then...)
+	c.Trace.Enter(trace.Commit)
+	now, err := e.Store.Commit(ctx, txn)
+	if err != nil {
+		var conflict *storage.ConflictError
+		if errors.As(err, &conflict) {
+			return err
+		}
+		return e.storageError(err, d, c.Name)
+	}
+	obj.SetResourceVersion(codec.FormatRevision(now))
+	c.sawRevision(now)
+	return nil
+}

@@ -1,0 +1,288 @@
+// Package httpapi is the front door: every request passes the ten steps of
+// [Server.ServeHTTP], written top to bottom, and its answer goes out in the form that the
+// client asked for.
+//
+// Does not know: kinds by name, storage. Start reading at chain.go, then verbs.go.
+package httpapi
+
+import (
+	"context"
+
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/timonel/timonel/internal/authz"
+	"github.com/timonel/timonel/internal/engine"
+	"github.com/timonel/timonel/internal/fairness"
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/route"
+	"github.com/timonel/timonel/internal/trace"
+	"github.com/timonel/timonel/internal/user"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/uuid"
+)
+
+// Authenticator finds out who sends a request. A nil Info without error means
+// that nobody vouches for the client.
+type Authenticator interface {
+	Authenticate(r *http.Request) (*user.Info, error)
+}
+
+// Connector passes the bytes of a connect verb (log, exec, proxy …) on to where they belong.
+type Connector interface {
+	Connect(w http.ResponseWriter, r *http.Request, request *route.Request) error
+}
+
+// Config is what a Server works with.
+type Config struct {
+	Catalog       *kind.Live
+	Engine        *engine.Engine
+	Authenticator Authenticator
+	// Impersonate returns whom the request acts as, by its Impersonate-* headers; nil headers leave u.
+	Impersonate func(ctx context.Context, h http.Header, u *user.Info) (*user.Info, error)
+	Pacer       *fairness.Pacer
+	Authorizer  authz.Authorizer
+	Connector   Connector
+	Ring        *trace.Ring // of recent requests
+	// Paths serves what is not an API resource: discovery, OpenAPI, health, metrics.
+	Paths          http.Handler
+	RequestTimeout time.Duration // default 60 s
+	// MinWatch is the shortest time after which a watch without timeoutSeconds is
+	// ended; the longest is twice that. Default 30 min.
+	MinWatch time.Duration
+	Log      *slog.Logger
+}
+
+// Server answers HTTP requests.
+type Server struct {
+	Config
+	inFlight atomic.Int64
+	draining atomic.Bool
+	ending   context.Context // done when all watches shall end
+	end      context.CancelFunc
+}
+
+// New makes a server.
+func New(c Config) *Server {
+	if c.RequestTimeout == 0 {
+		c.RequestTimeout = time.Minute
+	}
+	if c.MinWatch == 0 {
+		c.MinWatch = 30 * time.Minute
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	s := &Server{Config: c}
+	s.ending, s.end = context.WithCancel(context.Background())
+	return s
+}
+
+// Drain ends all watches and turns new requests away; it is called once, before the listener
+// closes.
+func (s *Server) Drain() {
+	s.draining.Store(true)
+	s.end()
+}
+
+// exchange is one request on its way through the ten steps.
+type exchange struct {
+	*Server
+	w       *writer
+	r       *http.Request
+	ctx     context.Context
+	request route.Request
+	user    *user.Info
+	record  *trace.Record
+}
+
+// ServeHTTP is the life of a request. Decode, Change, Check and Commit happen inside the
+// engine's verbs; reads fetch from the watch cache instead.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := s.accept(w, r)
+	defer x.close()
+
+	x.record.Enter(trace.Locate)
+	x.locate()
+
+	x.record.Enter(trace.Identify)
+	if err := x.identify(); err != nil {
+		x.fail(err)
+		return
+	}
+	x.record.Enter(trace.Pace)
+	leave, err := x.Pacer.Enter(x.request.Verb, x.request.LongRunning(), x.user)
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	defer leave()
+
+	x.record.Enter(trace.Authorize)
+	if err := x.authorize(); err != nil {
+		x.fail(err)
+		return
+	}
+	if err := x.dispatch(); err != nil {
+		x.fail(err)
+	}
+}
+
+// accept: the request is counted, gets an audit id and a record.
+func (s *Server) accept(w http.ResponseWriter, r *http.Request) *exchange {
+	s.inFlight.Add(1)
+	x := &exchange{Server: s, w: &writer{ResponseWriter: w}, r: r, record: &trace.Record{}}
+	x.record.Begin(time.Now())
+	x.record.Method, x.record.Path, x.record.Agent = r.Method, r.URL.RequestURI(), r.UserAgent()
+	x.record.AuditID = r.Header.Get("Audit-Id")
+	if x.record.AuditID == "" {
+		x.record.AuditID = string(uuid.NewUUID())
+	}
+	h := w.Header()
+	h.Set("Audit-Id", x.record.AuditID)
+	h.Set("Cache-Control", "no-cache, private")
+	return x
+}
+
+// locate: the URL becomes a request; what has an end gets a deadline.
+func (x *exchange) locate() {
+	var query url.Values
+	if x.r.URL.RawQuery != "" {
+		query = x.r.URL.Query()
+	}
+	x.request = route.Locate(x.Catalog.Catalog(), x.r.Method, x.r.URL.Path, query)
+	q := &x.request
+	x.record.Verb, x.record.Group, x.record.Resource, x.record.Subresource = q.Verb, q.Group, q.Resource, q.Subresource
+	x.record.Namespace, x.record.Name, x.record.Long = q.Namespace, q.Name, q.LongRunning()
+	x.ctx = x.r.Context()
+}
+
+func (x *exchange) identify() error {
+	u, err := x.Authenticator.Authenticate(x.r)
+	if err != nil || u == nil {
+		return apierrors.NewUnauthorized("Unauthorized")
+	}
+	x.user = u
+	x.record.User = u.Name
+	if x.Impersonate != nil {
+		if x.user, err = x.Impersonate(x.ctx, x.r.Header, u); err != nil {
+			return err
+		}
+		x.record.User = x.user.Name
+	}
+	return nil
+}
+
+func (x *exchange) authorize() error {
+	if x.draining.Load() && !x.request.LongRunning() && x.request.IsResource() {
+		return apierrors.NewServiceUnavailable("the server is shutting down")
+	}
+	a := x.attributes()
+	decision, reason, err := x.Authorizer.Authorize(x.ctx, &a)
+	if decision == authz.Allow {
+		return nil
+	}
+	if err != nil && reason == "" {
+		reason = err.Error()
+	}
+	x.w.Header().Set("X-Content-Type-Options", "nosniff")
+	return authz.Forbidden(&a, reason)
+}
+
+func (x *exchange) attributes() authz.Attributes {
+	q := &x.request
+	a := authz.Attributes{
+		User: x.user, Verb: q.Verb, Group: q.Group, Version: q.Version, Resource: q.Resource, Subresource: q.Subresource,
+		Namespace: q.Namespace, Name: q.Name, Path: q.Path,
+	}
+	if q.Verb == "list" || q.Verb == "watch" || q.Verb == "deletecollection" {
+		if text := q.Query.Get("fieldSelector"); text != "" {
+			if selector, err := fields.ParseSelector(text); err == nil {
+				a.Fields = selector.Requirements()
+			}
+		}
+		if text := q.Query.Get("labelSelector"); text != "" {
+			if selector, err := labels.Parse(text); err == nil {
+				a.Labels, _ = selector.Requirements()
+			}
+		}
+	}
+	return a
+}
+
+// dispatch hands the request to what it asks for.
+func (x *exchange) dispatch() error {
+	if !x.request.IsResource() {
+		x.record.Enter(trace.Answer)
+		x.Paths.ServeHTTP(x.w, x.r.WithContext(user.With(x.ctx, x.user)))
+		return nil
+	}
+	if x.request.Problem != nil {
+		return x.request.Problem
+	}
+	cancel, err := x.deadline()
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	if d := x.request.Definition; d.Deprecated != "" {
+		x.w.warn(d.Deprecated)
+	}
+	if x.request.Sub != nil && x.request.Sub.Connect {
+		x.record.Enter(trace.Answer)
+		return x.Connector.Connect(x.w, x.r.WithContext(user.With(x.ctx, x.user)), &x.request)
+	}
+	return x.serve()
+}
+
+// deadline bounds a request that has an end: by the server's limit and the client's timeout.
+func (x *exchange) deadline() (cancel func(), err error) {
+	if x.request.LongRunning() {
+		return func() {}, nil
+	}
+	limit := x.RequestTimeout
+	if text := x.request.Query.Get("timeout"); text != "" {
+		asked, err := time.ParseDuration(text)
+		if err != nil {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("invalid timeout specified in the request URL - %v", err))
+		}
+		if asked > 0 && asked < limit {
+			limit = asked
+		}
+	}
+	x.ctx, cancel = context.WithTimeout(x.ctx, limit)
+	return cancel, nil
+}
+
+// close: the panic fence, and the record is published.
+func (x *exchange) close() {
+	if p := recover(); p != nil {
+		if p == http.ErrAbortHandler { //nolint:errorlint // the sentinel is panicked with as it is
+			x.finish()
+			panic(p)
+		}
+		x.Log.Error("panic while serving a request", "method", x.r.Method, "path", x.r.URL.Path, "user", x.record.User, "panic", p, "stack", string(debug.Stack()))
+		if !x.w.wrote() {
+			x.fail(&apierrors.StatusError{ErrStatus: metav1.Status{
+				Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Reason: metav1.StatusReasonInternalError,
+				Message: fmt.Sprintf("This request caused apiserver to panic. Look in the logs for details: %v", x.record.AuditID),
+			}})
+		}
+	}
+	x.finish()
+}
+
+func (x *exchange) finish() {
+	x.record.End()
+	x.record.Status, x.record.Bytes = x.w.status, x.w.bytes
+	x.Ring.Add(x.record)
+	x.inFlight.Add(-1)
+}

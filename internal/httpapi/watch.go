@@ -1,0 +1,169 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/timonel/timonel/internal/codec"
+	"github.com/timonel/timonel/internal/engine"
+	"github.com/timonel/timonel/internal/storage"
+	"github.com/timonel/timonel/internal/storage/watchcache"
+	"github.com/timonel/timonel/internal/trace"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const (
+	bookmarkEvery = time.Minute
+	// bookmarkBefore the end of a watch the client gets a last bookmark to resume from.
+	bookmarkBefore = 2 * time.Second
+)
+
+// stream is a watch on its way to a client.
+type stream struct {
+	x        *exchange
+	encoder  codec.Encoder
+	watch    *engine.Watch
+	sent     storage.Revision // everything up to here has been told
+	marked   storage.Revision // of the last bookmark
+	bookmark bool             // the client wants bookmarks
+}
+
+func (x *exchange) watch(c *engine.Call) error {
+	f, err := x.negotiate(codec.Offer{Views: true, Watch: true})
+	if err != nil {
+		return err
+	}
+	options, err := x.listOptions()
+	if err != nil {
+		return err
+	}
+	f.Pretty = false
+	c.Name = ""
+	w, err := x.Engine.Watch(x.ctx, c, options)
+	s := &stream{x: x, encoder: codec.Encoder{Definition: c.Definition, Format: f}, watch: w, bookmark: options.AllowWatchBookmarks}
+	if err != nil && !apierrors.IsResourceExpired(err) {
+		return err
+	}
+	x.record.Enter(trace.Answer)
+	x.w.Header().Set("Content-Type", f.ContentType(true))
+	x.w.WriteHeader(http.StatusOK)
+	if err != nil { // an expired start is told in the stream
+		s.fail(err)
+		return nil
+	}
+	defer w.Watcher.Close()
+	s.run(x.timeout(options))
+	return nil
+}
+
+// timeout is how long a watch may last: as asked, or a random time, so that the
+// watches of many clients do not end together.
+func (x *exchange) timeout(options metav1.ListOptions) time.Duration {
+	if options.TimeoutSeconds != nil && *options.TimeoutSeconds > 0 {
+		return time.Duration(*options.TimeoutSeconds) * time.Second
+	}
+	return x.MinWatch + rand.N(x.MinWatch)
+}
+
+// run sends the initial events, then changes until the time is up or the client is gone.
+func (s *stream) run(limit time.Duration) {
+	start := time.Now()
+	end := start.Add(limit)
+	for _, item := range s.watch.Initial {
+		if !s.event("ADDED", item) {
+			return
+		}
+	}
+	s.watch.Initial = nil
+	s.sent = s.watch.InitialRevision
+	if s.watch.End && !s.mark(true) {
+		return
+	}
+	s.x.w.Flush()
+	ctx, cancel := context.WithDeadline(s.x.ctx, end)
+	defer cancel()
+	defer context.AfterFunc(s.x.ending, cancel)() // a server that shuts down ends its watches
+	s.follow(ctx, end)
+}
+
+func (s *stream) follow(ctx context.Context, end time.Time) {
+	nextMark := time.Now().Add(bookmarkEvery)
+	if last := end.Add(-bookmarkBefore); last.Before(nextMark) {
+		nextMark = last
+	}
+	for {
+		wait := ctx
+		var cancel context.CancelFunc = func() {}
+		if s.bookmark {
+			wait, cancel = context.WithDeadline(ctx, nextMark)
+		}
+		batch, err := s.watch.Watcher.Next(wait)
+		cancel()
+		switch {
+		case err == nil:
+			for _, event := range batch.Events {
+				if !s.event(string(event.Type), codec.Item{Definition: s.encoder.Definition, Version: event.Version}) {
+					return
+				}
+			}
+			s.sent = max(s.sent, batch.Revision)
+			if len(batch.Events) > 0 {
+				s.x.w.Flush()
+			}
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, context.DeadlineExceeded):
+			s.sent = max(s.sent, batch.Revision)
+			nextMark = time.Now().Add(bookmarkEvery)
+			if last := end.Add(-bookmarkBefore); last.After(time.Now()) && last.Before(nextMark) {
+				nextMark = last
+			}
+			if s.sent > s.marked && !s.mark(false) {
+				return
+			}
+			s.x.w.Flush()
+		case errors.Is(err, watchcache.ErrExpired):
+			s.fail(apierrors.NewResourceExpired("the watch fell too far behind"))
+			return
+		default:
+			s.fail(err)
+			return
+		}
+	}
+}
+
+func (s *stream) event(eventType string, item codec.Item) bool {
+	b, err := s.encoder.Event(eventType, item)
+	if err != nil {
+		s.fail(err)
+		return false
+	}
+	_, err = s.x.w.Write(b)
+	return err == nil
+}
+
+func (s *stream) mark(initialEventsEnd bool) bool {
+	b, err := s.encoder.Bookmark(codec.FormatRevision(s.sent), initialEventsEnd)
+	if err != nil {
+		s.fail(err)
+		return false
+	}
+	s.marked = s.sent
+	_, err = s.x.w.Write(b)
+	return err == nil
+}
+
+// fail ends the stream with an ERROR event.
+func (s *stream) fail(err error) {
+	b, encodeErr := s.encoder.Status(StatusOf(err))
+	if encodeErr != nil {
+		s.x.Log.Error("encode watch error", "error", encodeErr)
+		return
+	}
+	_, _ = s.x.w.Write(b) // the client may be gone; the stream ends either way
+	s.x.w.Flush()
+}
