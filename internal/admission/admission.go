@@ -43,6 +43,8 @@ type Request struct {
 	User            *user.Info
 	DryRun          bool
 
+	found found // what plug-ins have read already; only the goroutine of the request uses it
+
 	mu          sync.Mutex
 	warnings    []string
 	annotations map[string]string

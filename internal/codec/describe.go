@@ -190,7 +190,7 @@ func lookup(b []byte, number protowire.Number) ([]byte, bool) {
 
 // scanMeta reads the uid and the labels of an ObjectMeta message.
 func scanMeta(meta []byte) (uid types.UID, labels watchcache.Labels, err error) {
-	var set map[string]string
+	var pairs []watchcache.Label
 	for len(meta) > 0 {
 		num, typ, n := protowire.ConsumeTag(meta)
 		if n < 0 {
@@ -206,17 +206,14 @@ func scanMeta(meta []byte) (uid types.UID, labels watchcache.Labels, err error) 
 			case uidField:
 				uid = types.UID(content)
 			case labelsField:
-				if set == nil {
-					set = map[string]string{}
-				}
 				key, _ := lookup(content, 1)
 				value, _ := lookup(content, 2)
-				set[string(key)] = string(value)
+				pairs = append(pairs, watchcache.Label{Key: string(key), Value: string(value)})
 			}
 		}
 		meta = meta[n+m:]
 	}
-	return uid, watchcache.NewLabels(set), nil
+	return uid, watchcache.NewLabels(pairs), nil
 }
 
 // wirePath is where a selectable field lies in a protobuf message.

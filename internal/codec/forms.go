@@ -63,7 +63,7 @@ func (c *formCache) keep(v *watchcache.Version, f *form) {
 		c.mu.first++
 		if old, ok := oldest.Derived.Load().(*form); ok && old != nil {
 			c.mu.size -= len(old.bytes)
-			oldest.Derived.Store((*form)(nil))
+			oldest.Derived.Store(nil)
 		}
 	}
 	if c.mu.first > len(c.mu.order)/2 && c.mu.first > 1024 {

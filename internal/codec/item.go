@@ -123,6 +123,16 @@ func appendTyped(b []byte, apiVersion, kindName string, body []byte) []byte {
 	return append(append(b, head...), body[1:]...)
 }
 
+// EncodeDecoded returns the JSON, with its type, of an object that is in the version of the
+// item's definition already.
+func (i *Item) EncodeDecoded(obj object.Object) ([]byte, error) {
+	body, err := marshalItem(obj)
+	if err != nil || i.tree() {
+		return body, err
+	}
+	return appendTyped(nil, i.Definition.APIVersion(), i.Definition.Kind, body), nil
+}
+
 // Message returns the item's protobuf message, without envelope.
 func (i *Item) Message() ([]byte, error) {
 	if i.Version != nil && i.Definition.Convert == nil {

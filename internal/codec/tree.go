@@ -32,7 +32,7 @@ func describeTree(d *kind.Definition, c *watchcache.Collection) {
 		if err := json.Unmarshal(blob, &head); err != nil {
 			return watchcache.Description{Err: err}
 		}
-		out = watchcache.Description{UID: head.Metadata.UID, Labels: watchcache.NewLabels(head.Metadata.Labels), Blob: blob}
+		out = watchcache.Description{UID: head.Metadata.UID, Labels: watchcache.LabelsOf(head.Metadata.Labels), Blob: blob}
 		for _, path := range paths {
 			out.Fields = append(out.Fields, fieldText(blob, path))
 		}

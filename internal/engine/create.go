@@ -232,6 +232,9 @@ func (e *Engine) storeNew(ctx context.Context, c *Call, d *kind.Definition, obj 
 	}
 	obj.SetResourceVersion(codec.FormatRevision(revision))
 	c.sawRevision(revision)
+	if c.Trace != nil {
+		c.Trace.Name = obj.GetName()
+	}
 	return obj, nil
 }
 

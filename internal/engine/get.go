@@ -109,3 +109,6 @@ func (c *Call) sawRevision(r storage.Revision) {
 		c.Trace.Revision = int64(r)
 	}
 }
+
+// Fresh returns when the cache shows everything that was committed before the call.
+func (e *Engine) Fresh(ctx context.Context) error { return e.wait(ctx, "", 0) }

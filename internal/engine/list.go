@@ -56,8 +56,7 @@ func (e *Engine) List(ctx context.Context, c *Call, options metav1.ListOptions) 
 	if found.More {
 		last := found.Versions[len(found.Versions)-1]
 		page.Meta.Continue = encodeContinue(snapshot.Revision(), "/"+relativeKey(c, last))
-		if query.Labels == nil && len(query.Fields) == 0 && query.Name == "" {
-			remaining := found.Remaining
+		if remaining := found.Remaining; remaining >= 0 {
 			page.Meta.RemainingItemCount = &remaining
 		}
 	}
@@ -165,14 +164,14 @@ next:
 				q.Name = r.Value
 				continue
 			}
-			q.Meta = append(q.Meta, watchcache.MetaRequirement{Value: r.Value, NotEqual: not})
+			q.Fields = append(q.Fields, watchcache.FieldRequirement{Index: watchcache.NameField, Value: r.Value, NotEqual: not})
 			continue
 		case r.Field == "metadata.namespace" && (d.Namespaced() || len(d.Fields) == 0):
 			if !not && (q.Namespace == "" || q.Namespace == r.Value) {
 				q.Namespace = r.Value
 				continue
 			}
-			q.Meta = append(q.Meta, watchcache.MetaRequirement{Namespace: true, Value: r.Value, NotEqual: not})
+			q.Fields = append(q.Fields, watchcache.FieldRequirement{Index: watchcache.NamespaceField, Value: r.Value, NotEqual: not})
 			continue
 		}
 		for i, f := range d.Fields {

@@ -3,10 +3,10 @@ package engine
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"github.com/timonel/timonel/internal/codec"
+	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	"github.com/timonel/timonel/internal/patch"
 	"github.com/timonel/timonel/internal/trace"
@@ -16,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/yaml"
 )
 
@@ -30,13 +29,10 @@ func (e *Engine) Patch(ctx context.Context, c *Call, patchType types.PatchType, 
 	if patchType == types.ApplyYAMLPatchType {
 		return e.apply(ctx, c, body, options)
 	}
-	if codec.IsTree(c.Definition) && patchType == types.StrategicMergePatchType {
-		return Result{}, unsupportedPatch()
+	apply, err := parsePatch(c, patchType, body)
+	if err != nil {
+		return Result{}, err
 	}
-	if patchType != types.JSONPatchType && !json.Valid(body) {
-		return Result{}, apierrors.NewBadRequest("invalid JSON patch") // the text is the same for all
-	}
-	apply := patchFunc(c, patchType, body)
 	sentVersion := false
 	return e.write(ctx, c, writeOptions{
 		verb: "patch", manager: options.FieldManager, dryRun: dryRun(options.DryRun), options: &options,
@@ -60,47 +56,82 @@ func (e *Engine) Patch(ctx context.Context, c *Call, patchType types.PatchType, 
 	})
 }
 
-func unsupportedPatch() error {
-	return &apierrors.StatusError{ErrStatus: metav1.Status{
-		Status: metav1.StatusFailure, Code: 415, Reason: metav1.StatusReasonUnsupportedMediaType,
-		Message: "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
-	}}
-}
+// patchFunc applies a patch to an object in the version of the request, whose type is set, and
+// reports fields that are unknown or given twice.
+type patchFunc func(live object.Object) (patched object.Object, strict []error, undecodable func(error) error, err error)
 
-// patchFunc is the patch as a function from one JSON document to another, with the fields
-// that are unknown or given twice in the patch itself.
-func patchFunc(c *Call, patchType types.PatchType, body []byte) func(doc []byte) ([]byte, []error, error) {
-	strict := c.Strictness != codec.Ignore
+// parsePatch reads a patch once, to be applied as often as needed.
+func parsePatch(c *Call, patchType types.PatchType, body []byte) (patchFunc, error) {
+	d := c.Definition
 	switch patchType {
 	case types.JSONPatchType:
-		return func(doc []byte) ([]byte, []error, error) { return patch.JSON(doc, body, strict) }
+		p, err := patch.ParseJSON(body)
+		if err != nil {
+			return nil, err
+		}
+		return func(live object.Object) (object.Object, []error, func(error) error, error) {
+			return patchDocument(d, live, p.Strict, c.Strictness, p.Apply)
+		}, nil
 	case types.MergePatchType:
-		return func(doc []byte) ([]byte, []error, error) { return patch.Merge(doc, body, strict) }
+		p, err := patch.ParseMerge(body)
+		if err != nil {
+			return nil, err
+		}
+		return func(live object.Object) (object.Object, []error, func(error) error, error) {
+			if patched, ok := p.ApplyTo(live); ok && len(p.Strict) == 0 {
+				return patched, nil, nil, nil
+			}
+			return patchDocument(d, live, p.Strict, c.Strictness, p.Apply)
+		}, nil
 	}
-	model := c.Definition.New()
-	return func(doc []byte) ([]byte, []error, error) { return patch.Strategic(doc, body, model, strict) }
+	p, err := patch.ParseStrategic(body)
+	if err != nil {
+		return nil, err
+	}
+	return func(live object.Object) (object.Object, []error, func(error) error, error) {
+		patched, strict, err := p.ApplyTo(live)
+		return patched, append(p.Strict[:len(p.Strict):len(p.Strict)], strict...), p.Undecodable, err
+	}, nil
 }
 
-// patched applies a patch to an object, in the version of the request, and decodes what it led to.
-func (e *Engine) patched(c *Call, old object.Object, apply func([]byte) ([]byte, []error, error)) (object.Object, error) {
-	item := codec.Item{Definition: c.Definition, Object: old}
-	doc, err := item.AppendWithType(nil)
+// patchDocument applies a patch to an object's JSON.
+func patchDocument(d *kind.Definition, live object.Object, strict []error, strictness codec.Strictness, apply func([]byte) ([]byte, error)) (object.Object, []error, func(error) error, error) {
+	item := codec.Item{Definition: d, Object: live}
+	doc, err := item.EncodeDecoded(live)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	result, err := apply(doc)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	undecodable := func(err error) error { return patch.Undecodable(result, err) }
+	obj, more, err := codec.UnmarshalPatched(d, result, strictness)
+	if err != nil {
+		return nil, nil, nil, undecodable(err)
+	}
+	if got := kindOf(result); got != d.GroupVersionKind() {
+		obj.GetObjectKind().SetGroupVersionKind(got)
+	}
+	return obj, append(strict[:len(strict):len(strict)], more...), undecodable, nil
+}
+
+// patched applies a patch to the newest object and brings the result into the hub's form.
+func (e *Engine) patched(c *Call, old object.Object, apply patchFunc) (object.Object, error) {
+	live, err := codec.FromHub(c.Definition, old)
 	if err != nil {
 		return nil, err
 	}
-	result, strict, err := apply(doc)
+	codec.SetKind(live, c.Definition.GroupVersionKind())
+	obj, strict, undecodable, err := apply(live)
 	if err != nil {
 		return nil, err
 	}
-	obj, more, err := codec.UnmarshalPatched(c.Definition, result, c.Strictness)
-	if err != nil {
-		return nil, invalidPatch(string(result), err)
-	}
-	if err := e.strict(c, append(strict, more...), string(result)); err != nil {
+	if err := e.strict(c, strict, undecodable); err != nil {
 		return nil, err
 	}
-	if gvk := kindOf(result); gvk != c.Definition.GroupVersionKind() && !gvk.Empty() {
-		return nil, e.wrongKind(c, gvk)
+	if got := obj.GetObjectKind().GroupVersionKind(); got != c.Definition.GroupVersionKind() {
+		return nil, e.wrongKind(c, got)
 	}
 	return e.toHub(c.Definition, obj)
 }
@@ -116,32 +147,23 @@ func kindOf(doc []byte) schema.GroupVersionKind {
 
 func (e *Engine) wrongKind(c *Call, got schema.GroupVersionKind) error {
 	if e.Registered == nil || !e.Registered(got) {
-		return invalidPatch("", fmt.Errorf("no kind %q is registered for version %q in scheme %q", got.Kind, got.GroupVersion(), "timonel"))
+		return patch.Undecodable(nil, fmt.Errorf("no kind %q is registered for version %q in scheme %q", got.Kind, got.GroupVersion(), "timonel"))
 	}
 	return apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)", got.GroupVersion(), c.Definition.APIVersion()))
 }
 
 // strict deals with unknown and duplicate fields of a patch as the request wants it.
-func (e *Engine) strict(c *Call, errs []error, doc string) error {
+func (e *Engine) strict(c *Call, errs []error, undecodable func(error) error) error {
 	if len(errs) == 0 || c.Strictness == codec.Ignore {
 		return nil
 	}
 	if c.Strictness == codec.Strict {
-		return invalidPatch(doc, runtime.NewStrictDecodingError(errs))
+		return undecodable(runtime.NewStrictDecodingError(errs))
 	}
 	for _, err := range errs {
 		c.Warn(err.Error())
 	}
 	return nil
-}
-
-// invalidPatch is the 422 for a patch whose result is no object of the kind.
-func invalidPatch(value string, err error) error {
-	var status apierrors.APIStatus
-	if errors.As(err, &status) {
-		return err
-	}
-	return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), value, err.Error())})
 }
 
 // apply is server-side apply (KEP-555): it creates the object if there is none.

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/timonel/timonel/internal/codec"
@@ -68,26 +67,21 @@ func (e *Engine) patchScale(ctx context.Context, c *Call, patchType types.PatchT
 	}
 	as := *c
 	as.Definition = scaleDefinition
-	apply := patchFunc(&as, patchType, body)
+	apply, err := parsePatch(&as, patchType, body)
+	if err != nil {
+		return Result{}, err
+	}
 	return e.writeScale(ctx, c, writeOptions{
 		verb: "patch", manager: options.FieldManager, dryRun: dryRun(options.DryRun), options: &options,
 	}, func(now *autoscalingv1.Scale) (*autoscalingv1.Scale, error) {
-		doc, err := json.Marshal(now)
+		patched, strict, undecodable, err := apply(now)
 		if err != nil {
 			return nil, err
 		}
-		result, strict, err := apply(doc)
-		if err != nil {
+		if err := e.strict(c, strict, undecodable); err != nil {
 			return nil, err
 		}
-		scale, more, err := codec.UnmarshalPatched(scaleDefinition, result, c.Strictness)
-		if err != nil {
-			return nil, invalidPatch(string(result), err)
-		}
-		if err := e.strict(c, append(strict, more...), string(result)); err != nil {
-			return nil, err
-		}
-		return scale.(*autoscalingv1.Scale), nil
+		return patched.(*autoscalingv1.Scale), nil
 	})
 }
 

@@ -63,7 +63,7 @@ func (e *Engine) Watch(ctx context.Context, c *Call, options metav1.ListOptions)
 	}
 	w.Watcher, err = view.Watch(query, from)
 	if errors.Is(err, watchcache.ErrExpired) {
-		return nil, expiredWatch(from, view.Oldest())
+		return nil, apierrors.NewResourceExpired("too old resource version: " + err.Error())
 	}
 	if err != nil {
 		return nil, e.storageError(err, c.Definition, "")
@@ -76,9 +76,4 @@ func orZero(text string) string {
 		return "0"
 	}
 	return text
-}
-
-// expiredWatch is the 410 that clients answer with a fresh list.
-func expiredWatch(asked, oldest storage.Revision) error {
-	return apierrors.NewResourceExpired("too old resource version: " + codec.FormatRevision(asked) + " (" + codec.FormatRevision(oldest) + ")")
 }

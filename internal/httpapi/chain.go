@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -46,8 +47,9 @@ type Config struct {
 	Catalog       *kind.Live
 	Engine        *engine.Engine
 	Authenticator Authenticator
-	// Impersonate returns whom the request acts as, by its Impersonate-* headers; nil headers leave u.
-	Impersonate func(ctx context.Context, h http.Header, u *user.Info) (*user.Info, error)
+	// Impersonate returns whom a request of u acts as, by its Impersonate-* headers: u itself
+	// without them. target is what the request wants.
+	Impersonate func(ctx context.Context, h http.Header, u *user.Info, target *authz.Attributes) (*user.Info, error)
 	Pacer       *fairness.Pacer
 	Authorizer  authz.Authorizer
 	Connector   Connector
@@ -172,13 +174,25 @@ func (x *exchange) identify() error {
 	}
 	x.user = u
 	x.record.User = u.Name
-	if x.Impersonate != nil {
-		if x.user, err = x.Impersonate(x.ctx, x.r.Header, u); err != nil {
-			return err
-		}
-		x.record.User = x.user.Name
+	if x.Impersonate == nil || !impersonates(x.r.Header) {
+		return nil
 	}
+	target := x.attributes()
+	if x.user, err = x.Impersonate(x.ctx, x.r.Header, u, &target); err != nil {
+		return err
+	}
+	x.record.User = x.user.Name
 	return nil
+}
+
+// impersonates reports whether there are impersonation headers at all.
+func impersonates(h http.Header) bool {
+	for name := range h {
+		if strings.HasPrefix(name, "Impersonate-") {
+			return true
+		}
+	}
+	return false
 }
 
 func (x *exchange) authorize() error {

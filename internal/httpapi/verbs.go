@@ -64,7 +64,7 @@ func (x *exchange) call() *engine.Call {
 		}
 		return authz.Forbidden(&a, reason)
 	}
-	x.ctx = user.With(x.ctx, x.user)
+	x.ctx = kind.WithWarn(user.With(x.ctx, x.user), c.Warn)
 	return c
 }
 

@@ -106,7 +106,7 @@ func (s *stream) follow(ctx context.Context, end time.Time) {
 		switch {
 		case err == nil:
 			for _, event := range batch.Events {
-				if !s.event(string(event.Type), codec.Item{Definition: s.encoder.Definition, Version: event.Version}) {
+				if !s.event(event.Type.String(), codec.Item{Definition: s.encoder.Definition, Version: event.Version}) {
 					return
 				}
 			}

@@ -10,7 +10,7 @@ import (
 
 // Column is a column of a Table (meta.k8s.io/v1) after the name.
 type Column struct {
-	Name        string
+	Name        string // "": the rows have a cell that no column is declared for
 	Type        string // default "string"
 	Format      string
 	Description string
@@ -81,15 +81,19 @@ func (c Columns) All() Columns {
 
 // Definitions are the columns in the form of a Table.
 func (c Columns) Definitions() []metav1.TableColumnDefinition {
-	defs := make([]metav1.TableColumnDefinition, len(c))
-	for i, col := range c {
+	defs := make([]metav1.TableColumnDefinition, 0, len(c))
+	for _, col := range c {
+		if col.Name == "" {
+			continue
+		}
 		if col.Type == "" {
 			col.Type = "string"
 		}
-		defs[i] = metav1.TableColumnDefinition{Name: col.Name, Type: col.Type, Format: col.Format, Description: col.Description}
+		def := metav1.TableColumnDefinition{Name: col.Name, Type: col.Type, Format: col.Format, Description: col.Description}
 		if col.Wide {
-			defs[i].Priority = 1
+			def.Priority = 1
 		}
+		defs = append(defs, def)
 	}
 	return defs
 }

@@ -1,0 +1,46 @@
+// Command timonel is a Kubernetes API server and, with `timonel up`, a whole
+// cluster on one machine. Started under the name kube-apiserver it is the API
+// server.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		fmt.Fprintln(os.Stderr, "timonel:", err)
+		os.Exit(1)
+	}
+}
+
+// command is what the program is under the name that it was started with.
+func command() *cobra.Command {
+	if filepath.Base(os.Args[0]) == "kube-apiserver" {
+		c := apiserverCommand()
+		c.Use = "kube-apiserver"
+		return silent(c)
+	}
+	root := &cobra.Command{
+		Use:   "timonel",
+		Short: "A Kubernetes API server, and a whole cluster on one machine",
+	}
+	root.AddCommand(upCommand(), apiserverCommand(), controllersCommand(), schedulerCommand(), nodeCommand(), traceCommand(), versionCommand())
+	return silent(root)
+}
+
+// silent leaves printing errors to main.
+func silent(c *cobra.Command) *cobra.Command {
+	c.SilenceErrors, c.SilenceUsage = true, true
+	return c
+}

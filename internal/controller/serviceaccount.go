@@ -1,0 +1,52 @@
+package controller
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// defaultAccount is the service account that every namespace has.
+const defaultAccount = "default"
+
+// addServiceAccounts gives every active namespace its service account "default".
+func (c *Controllers) addServiceAccounts() {
+	namespaces := c.informers.Core().V1().Namespaces()
+	accounts := c.informers.Core().V1().ServiceAccounts()
+	q := c.newQueue("serviceaccount")
+	c.follow(namespaces.Informer(), func(obj any) { q.Add(obj.(*corev1.Namespace).Name) })
+	c.follow(accounts.Informer(), func(obj any) {
+		if a := obj.(*corev1.ServiceAccount); a.Name == defaultAccount {
+			q.Add(a.Namespace)
+		}
+	})
+	c.work(q, 1, func(ctx context.Context, name string) error {
+		ns, err := namespaces.Lister().Get(name)
+		if err != nil || ns.Status.Phase != corev1.NamespaceActive {
+			return nil //nolint:nilerr // gone or going: nothing to do
+		}
+		if _, err := accounts.Lister().ServiceAccounts(name).Get(defaultAccount); err == nil {
+			return nil
+		}
+		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: defaultAccount, Namespace: name}}
+		_, err = c.client.CoreV1().ServiceAccounts(name).Create(ctx, account, metav1.CreateOptions{})
+		return ignore(err, apierrors.IsAlreadyExists, namespaceIsGoing)
+	})
+}
+
+// namespaceIsGoing recognizes the refusal to create in a namespace that ends.
+func namespaceIsGoing(err error) bool {
+	return apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) || apierrors.IsNotFound(err)
+}
+
+// ignore returns nil for errors that one of the tests recognizes.
+func ignore(err error, tests ...func(error) bool) error {
+	for _, test := range tests {
+		if err == nil || test(err) {
+			return nil
+		}
+	}
+	return err
+}

@@ -1,0 +1,399 @@
+package patch
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/timonel/timonel/internal/object"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// history plays random writes of many managers on an object through the short
+// cuts and through the reference implementation, which must record the same.
+type history struct {
+	t       testing.TB
+	subject subject
+	mutator mutator
+	doors   map[string]*Ownership // by subresource
+	oracles map[string]*Ownership
+	now     time.Time
+
+	updates, quick        int
+	applies, quickApplies int
+	configs               map[string]*unstructured.Unstructured // last applied, by manager
+}
+
+func newHistory(t testing.TB, s subject, seed uint64) *history {
+	h := &history{t: t, subject: s, mutator: mutator{rand.New(rand.NewPCG(seed, 1))}, now: time.Unix(1_700_000_000, 0).UTC(),
+		doors: map[string]*Ownership{}, oracles: map[string]*Ownership{}, configs: map[string]*unstructured.Unstructured{}}
+	for door, reset := range map[string][]string{"": {"status"}, "status": {"spec", "metadata.ownerReferences"}} {
+		options := s.options
+		options.Subresource, options.Reset = door, reset
+		h.doors[door] = NewOwnership(options)
+		options.Reference = true
+		h.oracles[door] = NewOwnership(options)
+	}
+	return h
+}
+
+func (h *history) door() string {
+	if h.mutator.chance(30) {
+		return "status"
+	}
+	return ""
+}
+
+func (h *history) manager() string {
+	return []string{"kubectl", "kubelet", "controller", "Mixed <x>", ""}[h.mutator.IntN(5)]
+}
+
+func (h *history) mutate(obj object.Object) {
+	for range 1 + h.mutator.IntN(3) {
+		if u, ok := obj.(*unstructured.Unstructured); ok {
+			field := []string{"spec", "spec", "status"}[h.mutator.IntN(3)]
+			if h.mutator.chance(20) {
+				u.SetLabels(map[string]string{h.mutator.word(): h.mutator.word()})
+				continue
+			}
+			tree, _ := u.Object[field].(map[string]any)
+			if tree == nil {
+				tree = map[string]any{}
+			}
+			schema, _ := h.subject.options.Schema("example.com/v1")
+			u.Object[field] = h.mutator.typed(schema.root.fields.typeOf(field), tree, 4)
+			continue
+		}
+		v := reflect.ValueOf(obj).Elem()
+		for i := range v.NumField() {
+			if name := v.Type().Field(i).Name; name != "TypeMeta" && h.mutator.chance(60) {
+				h.mutator.value(v.Field(i), 4)
+			}
+		}
+	}
+}
+
+func (h *history) update(live, obj object.Object, door, manager string) object.Object {
+	h.updates++
+	if entries, ok := h.doors[door].quickUpdate(live, obj, manager, h.now); ok {
+		h.quick++
+		_ = entries
+	}
+	want := object.Copy(obj)
+	liveBefore := object.Copy(live)
+	h.doors[door].Update(live, obj, manager, h.now)
+	h.oracles[door].Update(live, want, manager, h.now)
+	if !reflect.DeepEqual(live, liveBefore) {
+		h.t.Fatalf("%s: update changed live", h.subject.name)
+	}
+	if got, want := dump(obj.GetManagedFields()), dump(want.GetManagedFields()); got != want {
+		h.t.Fatalf("%s: door %q manager %q:\nlive %s\nnew  %s\ngot  %s\nwant %s", h.subject.name, door, manager, dump(live), dump(obj), got, want)
+	}
+	return obj
+}
+
+// apply applies through both and compares results, errors included.
+func (h *history) apply(live object.Object, config *unstructured.Unstructured, door, manager string, force bool) object.Object {
+	h.applies++
+	from := live
+	if from == nil {
+		from = h.subject.options.New()
+	}
+	if _, ok := h.doors[door].quickApply(from, config, manager, force, h.now); ok {
+		h.quickApplies++
+	}
+	before, configBefore := dump(live), dump(config)
+	got, err := h.doors[door].Apply(live, config, manager, force, h.now)
+	if dump(live) != before || dump(config) != configBefore {
+		h.t.Fatalf("%s: apply changed its arguments", h.subject.name)
+	}
+	want, wantErr := h.oracles[door].Apply(live, config, manager, force, h.now)
+	if errorLines(err) != errorLines(wantErr) {
+		h.t.Fatalf("%s: apply error\ngot  %v\nwant %v", h.subject.name, err, wantErr)
+	}
+	if err != nil {
+		return nil
+	}
+	if diff := firstDifference("", asTree(got), asTree(want)); diff != "" {
+		h.t.Fatalf("%s: door %q manager %q force %v: %s\nlive    %s\napplied %s", h.subject.name, door, manager, force, diff, dump(live), dump(config))
+	}
+	return got
+}
+
+// asTree is the JSON form of an object without what says its type.
+func asTree(obj object.Object) any {
+	var tree map[string]any
+	if err := json.Unmarshal([]byte(dump(obj)), &tree); err != nil {
+		panic(err)
+	}
+	delete(tree, "apiVersion")
+	delete(tree, "kind")
+	return tree
+}
+
+// errorLines are the lines of an error in alphabetical order: the reference
+// implementation walks maps.
+func errorLines(err error) string {
+	lines := strings.Split(fmt.Sprint(err), "\n")
+	if strings.HasPrefix(lines[0], "failed to create typed patch object") {
+		return "invalid" // and of several faults any may come first
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func firstDifference(path string, got, want any) string {
+	switch w := want.(type) {
+	case map[string]any:
+		g, ok := got.(map[string]any)
+		if !ok {
+			break
+		}
+		for _, key := range sortedKeys(g, w) {
+			x, inGot := g[key]
+			y, inWant := w[key]
+			if inGot != inWant {
+				return fmt.Sprintf("%s.%s: got %s, want %s", path, key, dump(x), dump(y))
+			}
+			if d := firstDifference(path+"."+key, x, y); d != "" {
+				return d
+			}
+		}
+		return ""
+	case []any:
+		g, ok := got.([]any)
+		if !ok || len(g) != len(w) {
+			break
+		}
+		for i := range w {
+			if d := firstDifference(fmt.Sprintf("%s[%d]", path, i), g[i], w[i]); d != "" {
+				return d
+			}
+		}
+		return ""
+	}
+	if equalTrees(got, want) {
+		return ""
+	}
+	return fmt.Sprintf("%s: got %s, want %s", path, dump(got), dump(want))
+}
+
+// config makes a configuration: a part of the live object, changed here and there.
+func (h *history) config(live object.Object, manager, door string) *unstructured.Unstructured {
+	if last := h.configs[door+manager]; last != nil && h.mutator.chance(40) {
+		return h.vary(last.DeepCopy())
+	}
+	tree, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object.Copy(live))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	tree = h.part(h.schema().root, tree).(map[string]any)
+	metadata, _ := tree["metadata"].(map[string]any)
+	for key := range metadata {
+		if key != "labels" && key != "annotations" && key != "finalizers" && key != "ownerReferences" {
+			delete(metadata, key)
+		}
+	}
+	if metadata == nil {
+		metadata = map[string]any{}
+		tree["metadata"] = metadata
+	}
+	metadata["name"] = "x"
+	u := &unstructured.Unstructured{Object: tree}
+	u.SetGroupVersionKind(h.subject.options.Kind)
+	h.configs[door+manager] = u
+	return h.vary(u)
+}
+
+func (h *history) schema() *Schema {
+	if h.subject.options.Schema != nil {
+		s, _ := h.subject.options.Schema("example.com/v1")
+		return s
+	}
+	s, _ := SchemaOf(h.subject.options.New())
+	return s
+}
+
+func (h *history) vary(u *unstructured.Unstructured) *unstructured.Unstructured {
+	for range h.mutator.IntN(3) {
+		key := []string{"spec", "spec", "status", "data"}[h.mutator.IntN(4)]
+		if t := h.schema().root.fields.typeOf(key); t != nil {
+			u.Object[key] = h.mutator.typed(t, u.Object[key], 6)
+		}
+	}
+	if h.mutator.chance(10) {
+		u.SetLabels(map[string]string{h.mutator.word(): h.mutator.word()})
+	}
+	if h.mutator.chance(1) {
+		u.SetAPIVersion("v7")
+	}
+	return u
+}
+
+// part keeps a random part of a tree; list items keep their keys.
+func (h *history) part(t *typ, v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		made := map[string]any{}
+		for _, key := range sortedKeys(v, nil) {
+			if h.mutator.chance(65) && t != nil && t.fields != nil {
+				made[key] = h.part(t.fields.typeOf(key), v[key])
+			}
+		}
+		return made
+	case []any:
+		made := []any{}
+		for _, item := range v {
+			if !h.mutator.chance(75) {
+				continue
+			}
+			kept := item
+			if t != nil && t.list != nil {
+				kept = h.part(t.list.elem, item)
+				if m, ok := kept.(map[string]any); ok {
+					for _, k := range t.list.keys {
+						if value, has := item.(map[string]any)[k]; has {
+							m[k] = value
+						}
+					}
+				}
+			}
+			made = append(made, kept)
+		}
+		return made
+	}
+	return v
+}
+
+// playApplies mixes applies with updates.
+func (h *history) playApplies(steps int) {
+	live := h.subject.start()
+	if h.mutator.chance(40) {
+		config := h.config(live, "m1", "")
+		made := h.apply(nil, config, "", "m1", false)
+		if made == nil {
+			return
+		}
+		live = made
+	} else {
+		live = h.update(h.subject.options.New(), live, "", h.manager())
+	}
+	live = object.Copy(live)
+	live.SetUID("u")
+	for range steps {
+		h.now = h.now.Add(time.Duration(h.mutator.IntN(3)) * time.Second)
+		if h.mutator.chance(20) {
+			obj := object.Copy(live)
+			if h.mutator.chance(10) {
+				obj.SetManagedFields([]metav1.ManagedFieldsEntry{{}})
+			}
+			h.mutate(obj)
+			live = h.update(live, obj, h.door(), h.manager())
+			continue
+		}
+		manager, door := []string{"m1", "m2", "kubectl"}[h.mutator.IntN(3)], h.door()
+		if made := h.apply(live, h.config(live, manager, door), door, manager, h.mutator.chance(70)); made != nil {
+			live = object.Copy(made)
+		}
+	}
+}
+
+func (h *history) play(steps int) {
+	live := h.subject.start()
+	live = h.update(h.subject.options.New(), live, "", h.manager())
+	live.SetUID("u")
+	for range steps {
+		h.now = h.now.Add(time.Duration(h.mutator.IntN(3)) * time.Second)
+		obj := object.Copy(live)
+		switch {
+		case h.mutator.chance(5):
+			obj.SetManagedFields(nil)
+		case h.mutator.chance(2):
+			obj.SetManagedFields([]metav1.ManagedFieldsEntry{{}})
+		case h.mutator.chance(2):
+			obj.SetUID("")
+			live = object.Copy(live)
+			live.SetUID("")
+		}
+		if h.mutator.chance(85) {
+			h.mutate(obj)
+		}
+		live = h.update(live, obj, h.door(), h.manager())
+		live.SetUID("u")
+		if len(live.GetManagedFields()) == 0 && h.mutator.chance(50) {
+			live = h.update(h.subject.options.New(), object.Copy(live), "", h.manager())
+		}
+	}
+}
+
+var seeds = flag.Int("seeds", 40, "random histories per kind")
+
+func dump(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprintf("%v: %+v", err, v)
+	}
+	return string(b)
+}
+
+func TestUpdateEqualsReference(t *testing.T) {
+	for _, s := range subjects(t) {
+		t.Run(s.name, func(t *testing.T) {
+			updates, quick := 0, 0
+			for seed := range uint64(*seeds) {
+				h := newHistory(t, s, seed)
+				h.play(12)
+				updates, quick = updates+h.updates, quick+h.quick
+			}
+			t.Logf("%d of %d updates by the short cut", quick, updates)
+			if quick*2 < updates {
+				t.Errorf("only %d of %d updates took the short cut", quick, updates)
+			}
+		})
+	}
+}
+
+func FuzzUpdateEqualsReference(f *testing.F) {
+	all := subjects(f)
+	for i := range all {
+		f.Add(uint8(i), uint64(i)+1000)
+	}
+	f.Fuzz(func(t *testing.T, which uint8, seed uint64) {
+		newHistory(t, all[int(which)%len(all)], seed).play(6)
+	})
+}
+
+func TestApplyEqualsReference(t *testing.T) {
+	for _, s := range subjects(t) {
+		t.Run(s.name, func(t *testing.T) {
+			applies, quick := 0, 0
+			for seed := range uint64(*seeds) {
+				h := newHistory(t, s, seed)
+				h.playApplies(8)
+				applies, quick = applies+h.applies, quick+h.quickApplies
+			}
+			t.Logf("%d of %d applies by the short cut", quick, applies)
+			if quick*3 < applies {
+				t.Errorf("only %d of %d applies took the short cut", quick, applies)
+			}
+		})
+	}
+}
+
+func FuzzApplyEqualsReference(f *testing.F) {
+	all := subjects(f)
+	for i := range all {
+		f.Add(uint8(i), uint64(i)+1000)
+	}
+	f.Fuzz(func(t *testing.T, which uint8, seed uint64) {
+		newHistory(t, all[int(which)%len(all)], seed).playApplies(5)
+	})
+}

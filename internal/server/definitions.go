@@ -1,0 +1,43 @@
+package server
+
+import (
+	"slices"
+
+	"github.com/timonel/timonel/internal/admission"
+	"github.com/timonel/timonel/internal/api"
+	"github.com/timonel/timonel/internal/api/authentication"
+	"github.com/timonel/timonel/internal/api/authorization"
+	"github.com/timonel/timonel/internal/api/core"
+	"github.com/timonel/timonel/internal/authn"
+	"github.com/timonel/timonel/internal/authz"
+	"github.com/timonel/timonel/internal/kind"
+)
+
+// definitions lists all built-in kinds.
+func (s *Server) definitions(authorizer authz.Authorizer, tokens authentication.Tokens) ([]*kind.Definition, error) {
+	o := api.Options{Core: core.Options{
+		ServiceCIDRs:    s.serviceRanges,
+		NodePorts:       core.PortRange{First: s.nodePorts[0], Last: s.nodePorts[1]},
+		AllowPrivileged: s.AllowPrivileged,
+		EventTTL:        s.EventTTL,
+	}}
+	if s.Credentials.signer != nil {
+		issuer, err := authn.NewIssuer(s.ServiceAccountIssuers[0], s.Credentials.signer)
+		if err != nil {
+			return nil, err
+		}
+		issuer.Audiences, issuer.Extend = s.APIAudiences, s.ServiceAccountExtendExpiration
+		issuer.MaxExpiration = s.ServiceAccountMaxExpiration
+		o.Core.TokenJob = authn.TokenJob(issuer, authn.TokenOptions{Warn: kind.WarnClient})
+	}
+	return slices.Concat(api.Groups(o), authentication.Definitions(tokens), authorization.Definitions(authorizer)), nil
+}
+
+// plugins makes the admission chain of the configuration.
+func (s *Server) plugins(authorizer authz.Authorizer) (admission.Chain, error) {
+	all := admission.Builtin(s.Engine.Reader(), admission.BuiltinOptions{
+		Objects: s.Engine.Objects(), Authorizer: authorizer, Catalog: s.Catalog, Fresh: s.Engine.Fresh,
+		Others: []admission.Plugin{admission.NodeRestriction(s.Engine.Reader(), authorizer)},
+	})
+	return admission.Select(all, s.EnableAdmissionPlugins, s.DisableAdmissionPlugins)
+}

@@ -1,0 +1,163 @@
+package server
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/pprof"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/timonel/timonel/internal/authn"
+	"github.com/timonel/timonel/internal/discovery"
+	"github.com/timonel/timonel/internal/httpapi"
+	"github.com/timonel/timonel/internal/openapi"
+	"k8s.io/apimachinery/pkg/version"
+)
+
+// Compatibility is the Kubernetes version whose API is served.
+const (
+	compatibleMajor, compatibleMinor = "1", "37"
+	compatibleVersion                = "v1.37.2"
+)
+
+// Version is what /version answers: the served API's version, with our own as build metadata.
+func Version() version.Info {
+	info := version.Info{
+		Major: compatibleMajor, Minor: compatibleMinor, EmulationMajor: compatibleMajor, EmulationMinor: compatibleMinor,
+		MinCompatibilityMajor: "1", MinCompatibilityMinor: "36",
+		GitVersion: compatibleVersion + "+timonel", GitTreeState: "clean",
+		GoVersion: runtime.Version(), Compiler: runtime.Compiler, Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	}
+	if build, ok := debug.ReadBuildInfo(); ok {
+		for _, setting := range build.Settings {
+			switch setting.Key {
+			case "vcs.revision":
+				info.GitCommit = setting.Value
+			case "vcs.time":
+				info.BuildDate = setting.Value
+			case "vcs.modified":
+				if setting.Value == "true" {
+					info.GitTreeState = "dirty"
+				}
+			}
+		}
+	}
+	return info
+}
+
+// paths serves everything that is not an API resource.
+func (s *Server) paths() http.Handler {
+	mux := http.NewServeMux()
+	s.addHealth(mux)
+	docs := openapi.New(openapi.Config{})
+	mux.Handle("/openapi/", docs)
+	mux.Handle("/version", discovery.VersionHandler(Version()))
+	mux.Handle("/version/", discovery.VersionHandler(Version()))
+	mux.Handle("/debug/requests", httpapi.Requests(s.ring))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	s.addIssuer(mux)
+	catalogue := s.discovery()
+	for _, path := range []string{"/api", "/api/", "/apis", "/apis/"} {
+		mux.Handle(path, catalogue)
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/" && r.URL.Path != "/index.html" {
+			httpapi.NotFound(w)
+			return
+		}
+		sendJSON(w, map[string]any{"paths": s.index()})
+	})
+	return mux
+}
+
+func (s *Server) addHealth(mux *http.ServeMux) {
+	always := func(*http.Request) error { return nil }
+	storage := func(r *http.Request) error {
+		_, err := s.Store.Now(r.Context())
+		return err
+	}
+	s.health.Add(
+		httpapi.Check{Name: "ping", Probe: always, Livez: true, Readyz: true},
+		httpapi.Check{Name: "log", Probe: always, Livez: true, Readyz: true},
+		httpapi.Check{Name: "etcd", Probe: storage, Livez: true, Readyz: true},
+		httpapi.Check{Name: "etcd-readiness", Probe: storage, Readyz: true},
+		httpapi.Check{Name: "informer-sync", Probe: s.ready, Readyz: true},
+		httpapi.Check{Name: "poststarthook/rbac/bootstrap-roles", Probe: s.ready, Readyz: true},
+	)
+	for _, endpoint := range []string{"/healthz", "/livez", "/readyz"} {
+		mux.Handle(endpoint, s.health)
+		mux.Handle(endpoint+"/", s.health)
+	}
+}
+
+// addIssuer serves what others need to verify service account tokens (OpenID
+// Connect discovery), when the issuer is a URL.
+func (s *Server) addIssuer(mux *http.ServeMux) {
+	if !strings.HasPrefix(s.ServiceAccountIssuers[0], "https://") {
+		return
+	}
+	const maxAge = "public, max-age=3600"
+	mux.HandleFunc("/.well-known/openid-configuration", get(func(w http.ResponseWriter, r *http.Request) {
+		host := s.ExternalHostname
+		if host == "" {
+			host = s.advertiseHostPort()
+		}
+		b, err := authn.DiscoveryDocument(s.ServiceAccountIssuers[0], host, "", s.Credentials.verifiers)
+		sendDocument(w, "application/json", maxAge, b, err)
+	}))
+	mux.HandleFunc("/openid/v1/jwks", get(func(w http.ResponseWriter, r *http.Request) {
+		b, err := authn.KeySetDocument(s.Credentials.verifiers)
+		sendDocument(w, "application/jwk-set+json", maxAge, b, err)
+	}))
+}
+
+// index lists the paths that are served.
+func (s *Server) index() []string {
+	paths := []string{"/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/version"}
+	catalog := s.Catalog.Catalog()
+	for _, group := range catalog.Groups() {
+		if group == "" {
+			continue
+		}
+		paths = append(paths, "/apis/"+group)
+		for _, v := range catalog.Versions(group) {
+			paths = append(paths, "/apis/"+group+"/"+v)
+		}
+	}
+	paths = append(paths, s.health.Names()...)
+	slices.Sort(paths)
+	return slices.Compact(paths)
+}
+
+// get lets only GET (and HEAD) through.
+func get(f http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			httpapi.MethodNotAllowed(w)
+			return
+		}
+		f(w, r)
+	}
+}
+
+func sendJSON(w http.ResponseWriter, v any) {
+	b, err := json.MarshalIndent(v, "", "  ")
+	sendDocument(w, "application/json", "", b, err)
+}
+
+func sendDocument(w http.ResponseWriter, contentType, cacheControl string, b []byte, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", contentType)
+	if cacheControl != "" {
+		w.Header().Set("Cache-Control", cacheControl)
+	}
+	_, _ = w.Write(b)
+}

@@ -1,0 +1,184 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/timonel/timonel/internal/storage/watchcache"
+	"golang.org/x/net/http2"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+)
+
+// Limits of connections (kube-apiserver's).
+const (
+	readHeaderTimeout = 32 * time.Second
+	idleTimeout       = 90 * time.Second
+	maxHeaderBytes    = 1 << 20
+	maxStreams        = 100       // requests at once on an HTTP/2 connection
+	frameSize         = 256 << 10 // and window of a stream
+	drainTimeout      = 10 * time.Second
+)
+
+// ErrPortInUse says that another process listens on the server's port.
+var ErrPortInUse = errors.New("port is in use")
+
+// Listen opens the server's port.
+func (s *Server) Listen() (net.Listener, error) {
+	address := netip.AddrPortFrom(s.bind, uint16(s.SecurePort))
+	listener, err := net.Listen("tcp", address.String())
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s: %w (is another API server running?)", address, ErrPortInUse)
+	case err != nil:
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	s.port = listener.Addr().(*net.TCPAddr).Port
+	return listener, nil
+}
+
+// Run serves until ctx is done, then lets running requests finish. ready, if not nil, is called once when
+// the server answers /readyz.
+func (s *Server) Run(ctx context.Context, listener net.Listener, ready func()) error {
+	group, ctx := errgroup.WithContext(ctx)
+	stop, end := context.WithCancel(context.WithoutCancel(ctx)) // for what must outlive the last request
+	defer end()
+	background, inner := errgroup.WithContext(stop)
+	background.Go(func() error { return s.cache.Run(inner) })
+
+	front, err := s.httpServer()
+	if err != nil {
+		return err
+	}
+	group.Go(func() error {
+		err := front.ServeTLS(listener, "", "")
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
+		return fmt.Errorf("serve: %w", err)
+	})
+	group.Go(func() error {
+		if err := s.start(ctx, inner, background); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		s.booted.Store(true)
+		if ready != nil {
+			ready()
+		}
+		select {
+		case <-ctx.Done():
+		case <-inner.Done(): // the cache or a feed failed
+			return context.Cause(inner)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		time.Sleep(s.ShutdownDelay)
+		s.front.Drain()
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+		defer cancel()
+		if err := front.Shutdown(drain); err != nil {
+			return front.Close()
+		}
+		return nil
+	})
+	err = group.Wait()
+	end()
+	if backgroundErr := background.Wait(); err == nil && !errors.Is(backgroundErr, context.Canceled) {
+		err = backgroundErr
+	}
+	return err
+}
+
+// start waits for the cache, makes the bootstrap objects and fills the authorizers.
+func (s *Server) start(ctx, stop context.Context, background *errgroup.Group) error {
+	select {
+	case <-s.cache.Ready():
+	case <-stop.Done():
+		return context.Cause(stop)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := s.boot(ctx); err != nil {
+		return err
+	}
+	if _, err := s.cache.Fresh(ctx); err != nil { // so that authorizers begin with what boot made
+		return err
+	}
+	for _, feed := range s.feeds {
+		d := s.Catalog.Catalog().Hub(feed.resource)
+		if d == nil {
+			continue
+		}
+		f := &follower{definition: d, view: s.Engine.View(d), into: feed.into, log: s.Log}
+		var w *watchcache.Watcher
+		w, err := f.load()
+		if err != nil {
+			return fmt.Errorf("follow %s: %w", feed.resource, err)
+		}
+		background.Go(func() error { return f.run(stop, w) })
+	}
+	return nil
+}
+
+func (s *Server) httpServer() (*http.Server, error) {
+	c := s.Credentials
+	front := &http.Server{
+		Handler: s.front,
+		TLSConfig: &tls.Config{
+			Certificates: []tls.Certificate{c.serving}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+			ClientAuth: tls.RequestClientCert, // verified by authn, which knows several authorities
+		},
+		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog: log.New(io.Discard, "", 0), // clients that break a handshake
+	}
+	err := http2.ConfigureServer(front, &http2.Server{
+		MaxConcurrentStreams: maxStreams, MaxReadFrameSize: frameSize, MaxUploadBufferPerStream: frameSize,
+		MaxUploadBufferPerConnection: frameSize * maxStreams, IdleTimeout: idleTimeout,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("configure HTTP/2: %w", err)
+	}
+	return front, nil
+}
+
+// Close releases the storage, after Run has returned.
+func (s *Server) Close() error { return s.Store.Close() }
+
+// Port is where the server listens, after Listen.
+func (s *Server) Port() int { return s.port }
+
+// URL is where local clients reach the server.
+func (s *Server) URL() string {
+	host := s.bind
+	if host.IsUnspecified() {
+		host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return "https://" + net.JoinHostPort(host.String(), strconv.Itoa(s.port))
+}
+
+// Loopback is a client configuration with all rights, for the server's own use and
+// for programs that embed it.
+func (s *Server) Loopback() *rest.Config {
+	c := &rest.Config{Host: s.URL(), BearerToken: s.Credentials.loopbackToken, QPS: -1}
+	if s.Credentials.set != nil {
+		c.CAData = s.Credentials.set.CA.CertPEM
+	} else {
+		c.Insecure = true // the process talks to itself
+	}
+	return c
+}

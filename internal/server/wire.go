@@ -1,0 +1,249 @@
+// Package server is the wiring room, the only one that knows all others: flags,
+// what is made from what, first boot, running and shutting down.
+//
+// Start reading at Open.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/timonel/timonel/internal/admission"
+	"github.com/timonel/timonel/internal/authn"
+	"github.com/timonel/timonel/internal/authz"
+	"github.com/timonel/timonel/internal/bootstrap"
+	"github.com/timonel/timonel/internal/engine"
+	"github.com/timonel/timonel/internal/fairness"
+	"github.com/timonel/timonel/internal/httpapi"
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/storage"
+	"github.com/timonel/timonel/internal/storage/etcd"
+	"github.com/timonel/timonel/internal/storage/watchcache"
+	"github.com/timonel/timonel/internal/trace"
+	"github.com/timonel/timonel/internal/user"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/client-go/kubernetes/scheme"
+)
+
+// recentRequests is the size of the ring behind /debug/requests.
+const recentRequests = 2048
+
+// NodeIdentity names the node that runs beside the server, if one does, so that first boot makes
+// certificates for it.
+type NodeIdentity struct {
+	Name      string
+	Addresses []netip.Addr
+}
+
+// Server is an API server that has been put together.
+type Server struct {
+	*settled
+	Credentials *credentials
+	Store       storage.Store
+	Catalog     *kind.Live
+	Engine      *engine.Engine
+
+	cache   *watchcache.Cache
+	front   *httpapi.Server
+	ring    *trace.Ring
+	health  *httpapi.Health
+	feeds   []feed
+	booted  atomic.Bool
+	started time.Time
+	port    int // bound
+}
+
+// Open puts a server together. It opens the storage, but serves nothing before Run.
+func Open(ctx context.Context, config Config, node NodeIdentity) (*Server, error) {
+	s := &Server{ring: trace.NewRing(recentRequests), health: &httpapi.Health{}, started: time.Now()}
+	var err error
+	if s.settled, err = config.settle(); err != nil {
+		return nil, err
+	}
+	// Keys are made while the storage opens: both take their time on first boot.
+	var group errgroup.Group
+	group.Go(func() (err error) { s.Credentials, err = s.credentials(node); return err })
+	group.Go(func() (err error) { s.Store, err = s.openStore(ctx); return err })
+	if err := group.Wait(); err != nil {
+		if s.Store != nil {
+			_ = s.Store.Close() // the first error is the one to tell
+		}
+		return nil, err
+	}
+	if err := s.wire(); err != nil {
+		_ = s.Store.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *settled) openStore(ctx context.Context) (storage.Store, error) {
+	if len(s.EtcdServers) > 0 {
+		return etcd.Dial(ctx, etcd.Config{
+			Endpoints: s.EtcdServers, CertFile: s.EtcdCertFile, KeyFile: s.EtcdKeyFile, CAFile: s.EtcdCAFile,
+			Compaction: s.EtcdCompaction, Log: s.Log,
+		})
+	}
+	return etcd.Embedded(ctx, etcd.EmbeddedConfig{
+		Dir: filepath.Join(s.DataDir, "etcd"), Listen: s.EtcdListen, Compaction: s.EtcdCompaction,
+		NoFsync: s.EtcdUnsafeNoFsync, Log: s.Log,
+	})
+}
+
+// wire makes the rooms from each other.
+func (s *Server) wire() error {
+	gate := &admission.Gate{}
+	authorizer := &lateAuthorizer{}
+	authenticator := &lateAuthenticator{}
+
+	definitions, err := s.definitions(authorizer, authenticator)
+	if err != nil {
+		return err
+	}
+	s.Catalog = kind.NewLive(kind.NewCatalog(definitions...))
+	s.cache = watchcache.New(s.Store, s.EtcdPrefix+"/", watchcache.Options{Log: s.Log})
+	s.Engine = engine.New(engine.Config{
+		Catalog: s.Catalog, Store: s.Store, Cache: s.cache, Prefix: s.EtcdPrefix, Admission: gate,
+		Registered: scheme.Scheme.Recognizes,
+	})
+	if authenticator.Authenticator, err = s.authenticator(); err != nil {
+		return err
+	}
+	authorizer.set(s.authorizers())
+	plugins, err := s.plugins(authorizer)
+	if err != nil {
+		return err
+	}
+	gate.Set(plugins) // before the first request
+
+	s.front = httpapi.New(httpapi.Config{
+		Catalog: s.Catalog, Engine: s.Engine, Authenticator: authenticator,
+		Impersonate: func(ctx context.Context, h http.Header, u *user.Info, target *authz.Attributes) (*user.Info, error) {
+			return authn.Impersonate(ctx, h, u, authorizer, target)
+		},
+		Pacer:          fairness.New(fairness.Limits{Reading: s.MaxRequestsInFlight, Writing: s.MaxMutatingRequestsInFlight}),
+		Authorizer:     authorizer,
+		Connector:      s.connector(gate),
+		Ring:           s.ring,
+		Paths:          s.paths(),
+		RequestTimeout: s.RequestTimeout,
+		MinWatch:       time.Duration(s.MinRequestTimeout) * time.Second,
+		Log:            s.Log,
+	})
+	return nil
+}
+
+// lateAuthorizer and lateAuthenticator close the circle between the kinds that ask who may do what
+// (access reviews) and the authorizers that read kinds.
+type lateAuthorizer struct{ authz.Chain }
+
+func (l *lateAuthorizer) set(c authz.Chain) { l.Chain = c }
+
+type lateAuthenticator struct{ *authn.Authenticator }
+
+func (s *Server) authenticator() (*authn.Authenticator, error) {
+	c := s.Credentials
+	reader := s.Engine.Reader()
+	config := authn.Config{
+		Loopback: c.loopbackToken, ClientCA: c.clientCA, Audiences: s.APIAudiences, Anonymous: s.AnonymousAuth,
+	}
+	if c.frontCA != nil {
+		config.RequestHeader = &authn.RequestHeader{
+			CA: c.frontCA, AllowedNames: s.RequestHeaderAllowedNames,
+			UserHeaders: orDefault(s.RequestHeaderUsernameHeaders, "X-Remote-User"), UIDHeaders: s.RequestHeaderUIDHeaders,
+			GroupHeaders: orDefault(s.RequestHeaderGroupHeaders, "X-Remote-Group"), ExtraPrefixes: orDefault(s.RequestHeaderExtraHeaderPrefixes, "X-Remote-Extra-"),
+		}
+	}
+	if s.TokenAuthFile != "" {
+		tokens, err := authn.OpenStaticTokens(s.TokenAuthFile)
+		if err != nil {
+			return nil, fmt.Errorf("read token file: %w", err)
+		}
+		config.Tokens = append(config.Tokens, tokens)
+	}
+	accounts := &authn.ServiceAccountTokens{Issuers: s.ServiceAccountIssuers, Keys: c.verifiers}
+	if s.ServiceAccountLookup {
+		accounts.Accounts = authn.FromReader(reader)
+	}
+	config.Tokens = append(config.Tokens, accounts)
+	if s.EnableBootstrapTokenAuth {
+		config.Tokens = append(config.Tokens, &authn.BootstrapTokens{Secrets: reader})
+	}
+	return authn.New(config), nil
+}
+
+func orDefault(values []string, fallback string) []string {
+	if len(values) == 0 {
+		return []string{fallback}
+	}
+	return values
+}
+
+// authorizers makes the chain of --authorization-mode, and the feeds that keep it up to date.
+func (s *Server) authorizers() authz.Chain {
+	chain := authz.Chain{authz.Masters{}}
+	for _, mode := range s.AuthorizationModes {
+		switch mode {
+		case "Node":
+			node := authz.NewNode()
+			chain = append(chain, node)
+			for _, r := range []schema.GroupResource{{Resource: "pods"}, {Resource: "persistentvolumes"}, {Resource: "serviceaccounts"}} {
+				s.feeds = append(s.feeds, feed{r, node})
+			}
+		case "RBAC":
+			rbac := authz.NewRBAC()
+			chain = append(chain, rbac)
+			for _, r := range []string{"clusterroles", "clusterrolebindings", "roles", "rolebindings"} {
+				s.feeds = append(s.feeds, feed{schema.GroupResource{Group: "rbac.authorization.k8s.io", Resource: r}, rbac})
+			}
+		case "AlwaysAllow":
+			chain = append(chain, authz.AlwaysAllow{})
+		case "AlwaysDeny":
+			chain = append(chain, authz.AlwaysDeny{})
+		}
+	}
+	return chain
+}
+
+// boot makes what the server needs to exist: namespaces, policy, its own service.
+func (s *Server) boot(ctx context.Context) error {
+	identity := bootstrap.Identity{Hostname: hostname(), Instance: string(uuid.NewUUID())}
+	config := bootstrap.Config{
+		Catalog: s.Catalog.Catalog(), ServiceRanges: s.serviceRanges, Port: s.port, Identity: identity,
+		RBAC: true, ClusterAdmins: s.DataDir != "",
+		Authentication: bootstrap.Authentication{
+			ClientCA: string(s.Credentials.clientCAPEM), RequestHeaderCA: string(s.Credentials.frontCAPEM),
+			AllowedNames:    s.RequestHeaderAllowedNames,
+			UsernameHeaders: orDefault(s.RequestHeaderUsernameHeaders, "X-Remote-User"), UIDHeaders: s.RequestHeaderUIDHeaders,
+			GroupHeaders: orDefault(s.RequestHeaderGroupHeaders, "X-Remote-Group"), ExtraHeaderPrefixes: orDefault(s.RequestHeaderExtraHeaderPrefixes, "X-Remote-Extra-"),
+		},
+	}
+	if s.EndpointReconcilerType != "none" {
+		config.Servers = []netip.Addr{s.advertise}
+	}
+	if err := bootstrap.Reconcile(ctx, s.Engine.Objects(), config); err != nil {
+		return fmt.Errorf("make bootstrap objects: %w", err)
+	}
+	return nil
+}
+
+// ready says why the server is not ready yet, or nil.
+func (s *Server) ready(*http.Request) error {
+	select {
+	case <-s.cache.Ready():
+	default:
+		return errors.New("the watch cache is not loaded")
+	}
+	if !s.booted.Load() {
+		return errors.New("bootstrap objects are not made")
+	}
+	return nil
+}
