@@ -2,7 +2,7 @@
 export CGO_ENABLED ?= 0
 
 KUBECTL_VERSION = 1.37.2
-GOFLAGS_BUILD  = -trimpath -ldflags "-s -w"
+GOFLAGS_BUILD  = -ldflags "-s -w"
 SOURCES        = $(shell git ls-files '*.go' 2>/dev/null | grep -v '^tools/') go.mod go.sum
 PACKAGES       = ./...
 
@@ -29,11 +29,11 @@ bin/demo.tar: bin/demo $(shell git ls-files tools/demoimage 2>/dev/null)
 
 bin/kubectl: tools/kubectl/main.go tools/kubectl/go.mod
 	@echo "building bin/kubectl $(KUBECTL_VERSION) (the unmodified one)"
-	@cd tools/kubectl && go build -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v$(KUBECTL_VERSION) -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37" -o ../../bin/kubectl .
+	@cd tools/kubectl && go build -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v$(KUBECTL_VERSION) -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37" -o ../../bin/kubectl .
 
 bin/kubectl-1.35: tools/kubectl-1.35/main.go tools/kubectl-1.35/go.mod
 	@echo "building bin/kubectl-1.35"
-	@cd tools/kubectl-1.35 && go build -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v1.35.0 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=35" -o ../../bin/kubectl-1.35 .
+	@cd tools/kubectl-1.35 && go build -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v1.35.0 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=35" -o ../../bin/kubectl-1.35 .
 
 .PHONY: packages
 packages: ## install what the node needs: containerd, runc, CNI plugins (Debian)

@@ -26,6 +26,7 @@ func upCommand() *cobra.Command {
 	config.DataDir, config.BindAddress = defaultDataDir(), "127.0.0.1"
 	config.EnableAdmissionPlugins = []string{"NodeRestriction"}
 	config.AllowPrivileged = true
+	config.KubeletPreferredAddressTypes = []string{"InternalIP", "ExternalIP", "Hostname"}
 	var v int
 	c := &cobra.Command{
 		Use:   "up",

@@ -383,13 +383,15 @@ func FuzzBearer(f *testing.F) {
 func BenchmarkAuthenticate(b *testing.B) {
 	ca := newAuthority(b)
 	cert := ca.client(b, pkix.Name{CommonName: "jane", Organization: []string{"a"}})
-	a := New(Config{Loopback: "loop", ClientCA: ca.pool(), Anonymous: true, Tokens: []TokenMethod{&sortOf{letter: "a"}}})
+	a := New(Config{Loopback: "loop", ClientCA: ca.pool(), Anonymous: true, Tokens: []TokenMethod{&sortOf{letter: "a"}},
+		RequestHeader: &RequestHeader{CA: newAuthority(b).pool(), UserHeaders: []string{"X-Remote-User"}, GroupHeaders: []string{"X-Remote-Group"}, ExtraPrefixes: []string{"X-Remote-Extra-"}}})
+	usual := []string{"User-Agent: kubectl/v1.37", "Accept: application/json", "Accept-Encoding: gzip", "Content-Length: 0"}
 	token := "Bearer a" + strings.Repeat("x", 900)
 	for _, bench := range []struct {
 		name    string
 		request *http.Request
 		header  string
-	}{{"certificate", call(cert), ""}, {"token", call(nil), token}, {"anonymous", call(nil), ""}} {
+	}{{"certificate", call(cert, usual...), ""}, {"token", call(nil, usual...), token}, {"anonymous", call(nil, usual...), ""}} {
 		b.Run(bench.name, func(b *testing.B) {
 			b.ReportAllocs()
 			header := []string{bench.header}

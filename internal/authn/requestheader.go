@@ -46,15 +46,15 @@ func newFrontProxy(config *RequestHeader, now func() time.Time) *frontProxy {
 // authenticate returns the user whom a front proxy vouches for; nil without an error if
 // the peer is no front proxy or names nobody.
 func (f *frontProxy) authenticate(r *http.Request) (*user.Info, error) {
-	if len(r.TLS.PeerCertificates) == 0 {
+	userName := f.first(r.Header, f.UserHeaders)
+	if userName == "" || len(r.TLS.PeerCertificates) == 0 {
 		return nil, nil
 	}
 	id, err := f.certificates.verify(r.TLS.PeerCertificates)
+	if errors.As(err, &x509.UnknownAuthorityError{}) {
+		return nil, nil // a client like others, that may not name users
+	}
 	if err != nil {
-		// A client with a certificate of the other authority is no front proxy; that is no error unless it tries to be one.
-		if f.first(r.Header, f.UserHeaders) == "" || errors.As(err, &x509.UnknownAuthorityError{}) {
-			return nil, nil
-		}
 		return nil, err
 	}
 	if id == nil {
@@ -64,11 +64,7 @@ func (f *frontProxy) authenticate(r *http.Request) (*user.Info, error) {
 	if len(f.AllowedNames) > 0 && !slices.Contains(f.AllowedNames, name) {
 		return nil, fmt.Errorf("x509: subject with cn=%s is not in the allowed list", name)
 	}
-	u := &user.Info{Name: f.first(r.Header, f.UserHeaders)}
-	if u.Name == "" {
-		return nil, nil
-	}
-	u.UID = f.first(r.Header, f.UIDHeaders)
+	u := &user.Info{Name: userName, UID: f.first(r.Header, f.UIDHeaders)}
 	for _, header := range f.GroupHeaders {
 		u.Groups = append(u.Groups, r.Header[header]...)
 	}

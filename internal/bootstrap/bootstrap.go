@@ -268,6 +268,10 @@ func (c *Config) reconcileService(ctx context.Context, objects kind.Objects) err
 	if err != nil || !missing {
 		return err
 	}
+	if definition.Reserve != nil {
+		// Whoever reserves the address fills these in, and they are then nobody's fields.
+		service.Spec.ClusterIPs, service.Spec.IPFamilies = nil, nil
+	}
 	if err := create(ctx, objects, kind.Seed{Resource: services, Object: service, Manager: serverManager}); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 // "Aggregated ClusterRoles"): admin, edit, view and those of users.
 func (c *Controllers) addAggregation() {
 	roles := c.informers.Rbac().V1().ClusterRoles()
+	client := c.as("clusterrole-aggregation-controller")
 	q := c.newQueue("clusterrole-aggregation")
 	c.follow(roles.Informer(), func(any) {
 		all, err := roles.Lister().List(labels.Everything())
@@ -41,7 +42,7 @@ func (c *Controllers) addAggregation() {
 		}
 		role = role.DeepCopy()
 		role.Rules = rules
-		_, err = c.client.RbacV1().ClusterRoles().Update(ctx, role, metav1.UpdateOptions{})
+		_, err = client.RbacV1().ClusterRoles().Update(ctx, role, metav1.UpdateOptions{})
 		return ignore(err, apierrors.IsNotFound)
 	})
 }

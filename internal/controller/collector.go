@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/tools/cache"
 )
@@ -27,6 +28,7 @@ import (
 // none of these owners exists (or all are being deleted in the foreground).
 type collector struct {
 	*Controllers
+	metadata  metadata.Interface
 	queue     *queue
 	factory   metadatainformer.SharedInformerFactory
 	resources map[schema.GroupVersionResource]bool // followed; only the run loop touches it
@@ -57,11 +59,11 @@ type mapping struct {
 }
 
 func (c *Controllers) addCollector() {
-	g := &collector{Controllers: c, queue: c.newQueue("garbage collector"), resources: map[schema.GroupVersionResource]bool{}}
+	g := &collector{Controllers: c, metadata: c.metadataAs("generic-garbage-collector"), queue: c.newQueue("garbage collector"), resources: map[schema.GroupVersionResource]bool{}}
 	g.mu.objects = map[types.UID]*owned{}
 	g.mu.dependents = map[types.UID]map[types.UID]bool{}
 	g.mu.kinds = map[schema.GroupKind]mapping{}
-	g.factory = metadatainformer.NewSharedInformerFactory(c.metadata, 0)
+	g.factory = metadatainformer.NewSharedInformerFactory(g.metadata, 0)
 	c.runs = append(c.runs, g.run)
 	c.work(g.queue, 2, g.sync)
 }

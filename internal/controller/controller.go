@@ -11,7 +11,6 @@ package controller
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -20,7 +19,6 @@ import (
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
@@ -37,27 +35,23 @@ type Config struct {
 // Controllers is all of them.
 type Controllers struct {
 	Config
-	client    kubernetes.Interface
-	metadata  metadata.Interface
+	client    kubernetes.Interface // the manager's own
+	config    *rest.Config
 	discovery discovery.DiscoveryInterface
 	informers informers.SharedInformerFactory
 	runs      []func(ctx context.Context) error
 	synced    []cache.InformerSynced
 }
 
-// New makes the controllers; they touch nothing before Run. config is for the clients of the
-// resources that are not known by type.
+// New makes the controllers; they touch nothing before Run. client and config are those of
+// system:kube-controller-manager.
 func New(client kubernetes.Interface, config *rest.Config, c Config) (*Controllers, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	m, err := metadata.NewForConfig(metadata.ConfigFor(config))
-	if err != nil {
-		return nil, fmt.Errorf("make metadata client: %w", err)
-	}
 	// No resync: a watch that stays open tells everything.
 	all := &Controllers{
-		Config: c, client: client, metadata: m, discovery: client.Discovery(),
+		Config: c, client: client, config: config, discovery: client.Discovery(),
 		informers: informers.NewSharedInformerFactory(client, 0),
 	}
 	all.addNamespaces()

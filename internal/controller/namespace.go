@@ -13,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 )
 
 // drainAgain is how soon a namespace is looked at again whose contents are still
@@ -22,6 +24,7 @@ const drainAgain = 500 * time.Millisecond
 // addNamespaces empties namespaces that end and then lets them go.
 func (c *Controllers) addNamespaces() {
 	namespaces := c.informers.Core().V1().Namespaces()
+	d := &drainer{Controllers: c, client: c.as("namespace-controller"), metadata: c.metadataAs("namespace-controller")}
 	q := c.newQueue("namespace")
 	c.follow(namespaces.Informer(), func(obj any) {
 		if ns := obj.(*corev1.Namespace); ns.DeletionTimestamp != nil {
@@ -29,14 +32,14 @@ func (c *Controllers) addNamespaces() {
 		}
 	})
 	c.work(q, 5, func(ctx context.Context, name string) error {
-		ns, err := c.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+		ns, err := d.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
 		if err != nil || ns.DeletionTimestamp == nil || !slices.Contains(ns.Spec.Finalizers, corev1.FinalizerKubernetes) {
 			return err
 		}
-		left, err := c.drain(ctx, ns)
+		left, err := d.drain(ctx, ns)
 		if err != nil {
 			return err
 		}
@@ -45,14 +48,21 @@ func (c *Controllers) addNamespaces() {
 			return nil
 		}
 		ns.Spec.Finalizers = slices.DeleteFunc(ns.Spec.Finalizers, func(f corev1.FinalizerName) bool { return f == corev1.FinalizerKubernetes })
-		_, err = c.client.CoreV1().Namespaces().Finalize(ctx, ns, metav1.UpdateOptions{})
+		_, err = d.client.CoreV1().Namespaces().Finalize(ctx, ns, metav1.UpdateOptions{})
 		return ignore(err, apierrors.IsNotFound)
 	})
 }
 
+// drainer empties namespaces.
+type drainer struct {
+	*Controllers
+	client   kubernetes.Interface
+	metadata metadata.Interface
+}
+
 // drain deletes everything in a namespace and reports whether something is left. What remains is
 // told in the namespace's conditions.
-func (c *Controllers) drain(ctx context.Context, ns *corev1.Namespace) (left bool, err error) {
+func (c *drainer) drain(ctx context.Context, ns *corev1.Namespace) (left bool, err error) {
 	r := remains{content: map[string]int{}, finalizers: map[string]int{}}
 	resources, discoveryErr := c.namespaced()
 	r.discovery = discoveryErr
@@ -99,7 +109,7 @@ func (c *Controllers) namespaced() ([]schema.GroupVersionResource, error) {
 	return out, err
 }
 
-func (c *Controllers) drainResource(ctx context.Context, namespace string, resource schema.GroupVersionResource, r *remains) error {
+func (c *drainer) drainResource(ctx context.Context, namespace string, resource schema.GroupVersionResource, r *remains) error {
 	client := c.metadata.Resource(resource).Namespace(namespace)
 	list, err := client.List(ctx, metav1.ListOptions{})
 	if err != nil {

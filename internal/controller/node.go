@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	coordinationlisters "k8s.io/client-go/listers/coordination/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 )
@@ -21,7 +22,7 @@ const lostMessage = "Kubelet stopped posting node status."
 
 // nodeWatch taints nodes by their conditions and notices those that fall silent.
 type nodeWatch struct {
-	*Controllers
+	client kubernetes.Interface
 	nodes  corelisters.NodeLister
 	leases coordinationlisters.LeaseNamespaceLister
 	queue  *queue
@@ -32,7 +33,7 @@ func (c *Controllers) addNodes() {
 	nodes := c.informers.Core().V1().Nodes()
 	leases := c.informers.Coordination().V1().Leases()
 	w := &nodeWatch{
-		Controllers: c, nodes: nodes.Lister(), leases: leases.Lister().Leases(corev1.NamespaceNodeLease),
+		client: c.as("node-controller"), nodes: nodes.Lister(), leases: leases.Lister().Leases(corev1.NamespaceNodeLease),
 		queue: c.newQueue("node"), now: time.Now,
 	}
 	c.follow(nodes.Informer(), func(obj any) { w.queue.Add(obj.(*corev1.Node).Name) })

@@ -20,6 +20,7 @@ const (
 func (c *Controllers) addRootCA() {
 	namespaces := c.informers.Core().V1().Namespaces()
 	maps := c.informers.Core().V1().ConfigMaps()
+	client := c.as("root-ca-cert-publisher")
 	q := c.newQueue("rootca")
 	c.follow(namespaces.Informer(), func(obj any) { q.Add(obj.(*corev1.Namespace).Name) })
 	c.follow(maps.Informer(), func(obj any) {
@@ -40,10 +41,10 @@ func (c *Controllers) addRootCA() {
 		if err == nil {
 			have = have.DeepCopy()
 			have.Data = want
-			_, err = c.client.CoreV1().ConfigMaps(name).Update(ctx, have, metav1.UpdateOptions{})
+			_, err = client.CoreV1().ConfigMaps(name).Update(ctx, have, metav1.UpdateOptions{})
 			return ignore(err, apierrors.IsNotFound)
 		}
-		_, err = c.client.CoreV1().ConfigMaps(name).Create(ctx, &corev1.ConfigMap{
+		_, err = client.CoreV1().ConfigMaps(name).Create(ctx, &corev1.ConfigMap{
 			ObjectMeta: metav1.ObjectMeta{Name: rootCAName, Namespace: name, Annotations: map[string]string{rootCAAnnotation: rootCAText}},
 			Data:       want,
 		}, metav1.CreateOptions{})

@@ -15,6 +15,7 @@ const defaultAccount = "default"
 func (c *Controllers) addServiceAccounts() {
 	namespaces := c.informers.Core().V1().Namespaces()
 	accounts := c.informers.Core().V1().ServiceAccounts()
+	client := c.as("service-account-controller")
 	q := c.newQueue("serviceaccount")
 	c.follow(namespaces.Informer(), func(obj any) { q.Add(obj.(*corev1.Namespace).Name) })
 	c.follow(accounts.Informer(), func(obj any) {
@@ -31,7 +32,7 @@ func (c *Controllers) addServiceAccounts() {
 			return nil
 		}
 		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: defaultAccount, Namespace: name}}
-		_, err = c.client.CoreV1().ServiceAccounts(name).Create(ctx, account, metav1.CreateOptions{})
+		_, err = client.CoreV1().ServiceAccounts(name).Create(ctx, account, metav1.CreateOptions{})
 		return ignore(err, apierrors.IsAlreadyExists, namespaceIsGoing)
 	})
 }

@@ -301,14 +301,12 @@ func (e *Engine) createVirtual(ctx context.Context, c *Call, obj object.Object, 
 	if err := matchNamespace(c, obj); err != nil {
 		return Result{}, err
 	}
-	obj.SetCreationTimestamp(metav1.NewTime(e.Now().UTC().Truncate(time.Second)))
 	e.own(c, nil, obj, options.FieldManager)
 	c.Trace.Enter(trace.Check)
 	answer, err := c.Definition.Virtual(ctx, c.Namespace, obj)
 	if err != nil {
 		return Result{}, err
 	}
-	answer.SetCreationTimestamp(metav1.Time{})
 	return Result{Value: answer, Created: true}, nil
 }
 

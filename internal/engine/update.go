@@ -139,11 +139,7 @@ func (e *Engine) writeOnce(ctx context.Context, c *Call, d *kind.Definition, o w
 	}
 	keepSystemFields(d, obj, old)
 	if !o.owned {
-		if view != nil && view.Prepare != nil {
-			view.Prepare(ctx, obj, old)
-		} else if view == nil && d.PrepareUpdate != nil {
-			d.PrepareUpdate(ctx, obj, old)
-		}
+		prepareUpdate(ctx, d, view, obj, old)
 		e.own(c, old, obj, o.manager)
 	}
 	request := &admission.Request{
@@ -156,15 +152,9 @@ func (e *Engine) writeOnce(ctx context.Context, c *Call, d *kind.Definition, o w
 		}
 	}
 	c.Trace.Enter(trace.Check)
-	keepSystemFields(d, obj, old)
 	dropDuplicateOwners(c, obj)
-	if view != nil {
-		if view.Prepare != nil {
-			view.Prepare(ctx, obj, old)
-		}
-	} else if d.PrepareUpdate != nil {
-		d.PrepareUpdate(ctx, obj, old)
-	}
+	prepareUpdate(ctx, d, view, obj, old)
+	keepSystemFields(d, obj, old)
 	if d.Generation != nil && d.Generation(obj, old) {
 		obj.SetGeneration(old.GetGeneration() + 1)
 	}
@@ -184,6 +174,16 @@ func (e *Engine) writeOnce(ctx context.Context, c *Call, d *kind.Definition, o w
 		}
 	}
 	return e.store(ctx, c, d, o.dryRun, obj, old, revision, fresh, view)
+}
+
+// prepareUpdate takes back what may not be changed through a door.
+func prepareUpdate(ctx context.Context, d *kind.Definition, view *kind.View, obj, old object.Object) {
+	switch {
+	case view != nil && view.Prepare != nil:
+		view.Prepare(ctx, obj, old)
+	case view == nil && d.PrepareUpdate != nil:
+		d.PrepareUpdate(ctx, obj, old)
+	}
 }
 
 func warnings(d *kind.Definition, view *kind.View) func(context.Context, object.Object, object.Object) []string {

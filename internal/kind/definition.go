@@ -10,6 +10,7 @@ package kind
 
 import (
 	"context"
+	"net/http"
 	"strings"
 	"time"
 
@@ -374,4 +375,6 @@ func (d *Definition) Persistent() bool {
 type Done struct{ metav1.PartialObjectMetadata }
 
 // Status is the answer.
-func (*Done) Status() *metav1.Status { return &metav1.Status{Status: metav1.StatusSuccess} }
+func (*Done) Status() *metav1.Status {
+	return &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated}
+}

@@ -40,6 +40,7 @@ type Agent struct {
 	health   *health
 	services func() ([]*v1.Service, error)
 	group    *sync.WaitGroup // goroutines of workers and their operations
+	connect  func(endpoint string) (*cri.Client, error)
 
 	mu struct {
 		sync.Mutex
@@ -55,7 +56,7 @@ type Agent struct {
 // the rights of a node (system:node:<name>, group system:nodes). It touches
 // nothing until Run. A mistake in cfg is told by Run.
 func New(client kubernetes.Interface, cfg Config) *Agent {
-	a := &Agent{cfg: cfg, client: client, group: &sync.WaitGroup{}}
+	a := &Agent{cfg: cfg, client: client, group: &sync.WaitGroup{}, connect: cri.New}
 	a.mu.workers = map[types.UID]*podWorker{}
 	a.mu.owner = map[string]types.UID{}
 	a.mu.admitted = map[types.UID]*v1.Pod{}
@@ -115,11 +116,15 @@ func (a *Agent) open(ctx context.Context) error {
 	if err := os.Chmod(filepath.Join(a.cfg.DataDir, "pods"), 0o750); err != nil {
 		return fmt.Errorf("prepare node directory: %w", err)
 	}
+	// Mounts are known by their true paths.
 	var err error
+	if a.cfg.DataDir, err = filepath.EvalSymlinks(a.cfg.DataDir); err != nil {
+		return fmt.Errorf("prepare node directory: %w", err)
+	}
 	if a.machine, err = readMachine(&a.cfg); err != nil {
 		return err
 	}
-	if a.runtime, err = cri.New(a.cfg.RuntimeEndpoint); err != nil {
+	if a.runtime, err = a.connect(a.cfg.RuntimeEndpoint); err != nil {
 		return err
 	}
 	a.events = newRecorder(ctx, a.client, a.cfg.NodeName)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -77,6 +78,11 @@ func (c Config) complete() (Config, error) {
 		missing = append(missing, fmt.Errorf("node agent: NodeIP %q is not an IP address", c.NodeIP))
 	}
 	c.LogDir = cmp.Or(c.LogDir, "/var/log/pods")
+	for name, dir := range map[string]string{"DataDir": c.DataDir, "LogDir": c.LogDir, "ContainerLogDir": c.ContainerLogDir} {
+		if dir != "" && !filepath.IsAbs(dir) {
+			missing = append(missing, fmt.Errorf("node agent: %s %q is not an absolute path", name, dir))
+		}
+	}
 	c.KubeletPort = cmp.Or(c.KubeletPort, DefaultKubeletPort)
 	c.MaxPods = cmp.Or(c.MaxPods, DefaultMaxPods)
 	c.ClusterDomain = cmp.Or(c.ClusterDomain, "cluster.local")

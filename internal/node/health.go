@@ -95,16 +95,30 @@ func (h *health) imagesChanged() {
 	h.poke()
 }
 
+// runtimeName prefixes container ids in the API. Before the runtime ever
+// answered nobody has one to show.
 func (h *health) runtimeName() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.mu.version == nil {
-		return "containerd"
-	}
-	return h.mu.version.RuntimeName
+	return h.mu.version.GetRuntimeName()
 }
 
-// supports tells features of the runtime that pods may ask for.
+// learnRuntime asks the runtime for its name, the first time.
+func (h *health) learnRuntime(ctx context.Context) error {
+	if h.runtimeName() != "" {
+		return nil
+	}
+	version, err := h.a.runtime.Version(ctx)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	h.mu.version = version
+	h.mu.Unlock()
+	return nil
+}
+
+// supplementalGroups tells whether the runtime knows supplementalGroupsPolicy.
 func (h *health) supplementalGroups() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

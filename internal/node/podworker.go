@@ -345,7 +345,11 @@ func (w *podWorker) refresh(ctx context.Context) bool {
 		return true
 	}
 	now := time.Now()
-	fresh, err := takeSnapshot(ctx, w.agent.runtime, w.agent.cfg.NodeName, w.uid, w.seen)
+	var fresh *snapshot
+	err := w.agent.health.learnRuntime(ctx)
+	if err == nil {
+		fresh, err = takeSnapshot(ctx, w.agent.runtime, w.agent.cfg.NodeName, w.uid, w.seen)
+	}
 	if err != nil {
 		if ctx.Err() == nil && !isUnavailable(err) {
 			w.log.Warn("runtime did not answer", "err", err)

@@ -156,7 +156,7 @@ func (c *comparison) below(l *layout, applied any) []change {
 }
 
 func (c *comparison) items(l *layout, v reflect.Value, applied []any) []change {
-	live := c.differ.elements(l, v, v.Len())
+	live := places(c.differ.elements(l, v, v.Len()))
 	var changes []change
 	last := -1
 	for _, item := range applied {
@@ -167,7 +167,7 @@ func (c *comparison) items(l *layout, v reflect.Value, applied []any) []change {
 		}
 		var x reflect.Value
 		s := absent
-		if at := slices.Index(live, e); at >= 0 {
+		if at := live(e); at >= 0 {
 			x, s = l.item(v, at)
 			c.reordered = c.reordered || at < last
 			last = at
@@ -402,9 +402,10 @@ type origin struct{ live, applied int }
 // mergedOrder is the order of a merged list: items that are only live keep
 // their place after the one before them; items in both come in the order in which they are applied.
 func mergedOrder(live, applied []string) []origin {
+	inLive, inApplied := places(live), places(applied)
 	var shared []string // applied items that are live too and not yet placed
 	for _, e := range applied {
-		if slices.Contains(live, e) {
+		if inLive(e) >= 0 {
 			shared = append(shared, e)
 		}
 	}
@@ -424,13 +425,13 @@ func mergedOrder(live, applied []string) []origin {
 				next()
 				continue
 			}
-			if slices.Contains(applied, live[i]) && len(shared) > 0 && shared[0] != live[i] {
+			if inApplied(live[i]) >= 0 && len(shared) > 0 && shared[0] != live[i] {
 				i++
 				continue
 			}
 		}
 		if i < len(live) {
-			if !slices.Contains(applied, live[i]) {
+			if inApplied(live[i]) < 0 {
 				order = append(order, origin{i, -1})
 				i++
 				continue
@@ -441,7 +442,7 @@ func mergedOrder(live, applied []string) []origin {
 		}
 		if j < len(applied) {
 			placed[applied[j]] = true
-			order = append(order, origin{slices.Index(live, applied[j]), j})
+			order = append(order, origin{inLive(applied[j]), j})
 			if len(shared) > 0 && shared[0] == applied[j] {
 				next()
 			}

@@ -16,10 +16,7 @@ import (
 // It gives what typed.TypedValue.Compare of structured-merge-diff gives, without
 // making values or sets for what is equal. Where it cannot be sure to (items that cannot be told apart, a value that
 // does not fit its schema) it sets stuck, and its result is worth nothing.
-type differ struct {
-	stuck bool
-	// everything: report removed fields too. It is needed when somebody else owns something.
-}
+type differ struct{ stuck bool }
 
 // object compares two structs; what reset names is left out.
 func (d *differ) object(l *layout, a, b reflect.Value, reset *resetTree) []change {
@@ -202,10 +199,11 @@ func (d *differ) items(l *layout, a, b reflect.Value, as, bs state) []change {
 		}
 	}
 	before, after := d.elements(l, a, n), d.elements(l, b, m)
+	placed := places(before)
 	for i, e := range after {
 		var x reflect.Value
 		xs := absent
-		if j := slices.Index(before, e); j >= 0 {
+		if j := placed(e); j >= 0 {
 			x, xs = l.item(a, j)
 			before[j] = ""
 		}
@@ -229,6 +227,23 @@ func (d *differ) items(l *layout, a, b reflect.Value, as, bs state) []change {
 func inOrder(changes []change) []change {
 	slices.SortFunc(changes, func(a, b change) int { return compareElements(a.element, b.element) })
 	return changes
+}
+
+// places returns a function that says where an element is, -1 if nowhere.
+func places(elements []string) func(string) int {
+	if len(elements) <= 16 {
+		return func(e string) int { return slices.Index(elements, e) }
+	}
+	at := make(map[string]int, len(elements))
+	for i, e := range elements {
+		at[e] = i
+	}
+	return func(e string) int {
+		if i, ok := at[e]; ok {
+			return i
+		}
+		return -1
+	}
 }
 
 // elements are the path elements of a list's items. Repetitions have a meaning

@@ -202,8 +202,9 @@ func (d *differ) treeItems(l *listType, a, b any) []change {
 			changes = append(changes, change{e, m, c})
 		}
 	}
+	placed := places(before)
 	for i, e := range after {
-		if j := slices.Index(before, e); j >= 0 {
+		if j := placed(e); j >= 0 {
 			before[j] = ""
 			compare(e, x[j], y[i], treeState(x[j]), treeState(y[i]))
 		} else {

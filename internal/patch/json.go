@@ -73,12 +73,17 @@ var operationTypes = strings.NewReplacer(
 
 // Apply returns the patched document. A failed test or a path that leads nowhere
 // is 422 without saying more.
-func (p *JSONPatch) Apply(doc []byte) ([]byte, error) {
-	patched, err := p.operations.Apply(doc)
-	if err != nil {
-		return nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
-	}
-	return patched, nil
+func (p *JSONPatch) Apply(doc []byte) (patched []byte, err error) {
+	defer func() {
+		// The library panics on some operations that lack their value.
+		if fault := recover(); fault != nil {
+			patched, err = nil, fmt.Errorf("malformed operation: %v", fault)
+		}
+		if err != nil {
+			err = apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+		}
+	}()
+	return p.operations.Apply(doc)
 }
 
 // JSON applies a JSON patch to a document; see ParseJSON and JSONPatch.Apply.

@@ -197,7 +197,8 @@ func (l *layout) readKeys() bool {
 		}
 		for i := range fields {
 			if fields[i].name == name {
-				k.field = &fields[i]
+				field := fields[i] // the others are not kept
+				k.field = &field
 				if f := k.field.layout.form; f != stringForm && f != intForm && f != boolForm {
 					return false
 				}

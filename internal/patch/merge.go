@@ -56,13 +56,13 @@ func Merge(doc, patch []byte) ([]byte, error) {
 
 // ApplyTo patches a copy of an object. It touches only what the patch names, and
 // gives what decoding the patched document would give, before defaults. false: something does not fit the
-// kind (an unknown field, a wrong type); then Apply to the document and decode it, for the error.
+// kind (an unknown field, a wrong type, a kind of its own); then Apply to the document and decode it, for the error.
 func (p *MergePatch) ApplyTo(live object.Object) (object.Object, bool) {
 	if tree, ok := live.(*unstructured.Unstructured); ok {
 		return &unstructured.Unstructured{Object: runtime.DeepCopyJSON(merged(tree.Object, p.tree))}, true
 	}
 	l := layoutOfObject(live)
-	if l == nil || touchesManagedFields(p.tree) {
+	if l == nil || touchesManagedFields(p.tree) || p.tree["apiVersion"] != nil || p.tree["kind"] != nil {
 		return nil, false
 	}
 	made := object.Copy(live)

@@ -69,6 +69,7 @@ type Ownership struct {
 	reference  func() *managedfields.FieldManager
 	versions   sync.Map // apiVersion → *layout of another version
 	layout     func() *layout
+	goType     func() reflect.Type // of Kind
 }
 
 // NewOwnership compiles nothing yet: schemas are read and layouts made on first use.
@@ -82,6 +83,7 @@ func NewOwnership(options OwnershipOptions) *Ownership {
 	}
 	o.reset = newResetTree(o.Reset)
 	o.reference = sync.OnceValue(o.newReference)
+	o.goType = sync.OnceValue(func() reflect.Type { return reflect.TypeOf(o.New()) })
 	o.layout = sync.OnceValue(func() *layout { return o.layoutOf(o.New(), o.apiVersion) })
 	return o
 }
@@ -94,7 +96,7 @@ func NewOwnership(options OwnershipOptions) *Ownership {
 // endpoint: nil keeps the owners, [] and [{}] forget them all, entries replace them.
 func (o *Ownership) Update(live, obj object.Object, manager string, now time.Time) {
 	if live == nil {
-		live = o.New()
+		live = o.nothing()
 	}
 	now = now.UTC().Truncate(time.Second)
 	if !o.Reference && o.Filter == nil {
@@ -121,7 +123,7 @@ func (o *Ownership) Update(live, obj object.Object, manager string, now time.Tim
 func (o *Ownership) Apply(live object.Object, applied *unstructured.Unstructured, manager string, force bool, now time.Time) (merged object.Object, err error) {
 	now = now.UTC().Truncate(time.Second)
 	if live == nil {
-		live = o.New()
+		live = o.nothing()
 	}
 	if !o.Reference && o.Filter == nil {
 		if merged, ok := o.quickApply(live, applied, manager, force, now); ok {
@@ -134,6 +136,18 @@ func (o *Ownership) Apply(live object.Object, applied *unstructured.Unstructured
 	}
 	merged.SetManagedFields(restamp(live.GetManagedFields(), merged.GetManagedFields(), now))
 	return merged, nil
+}
+
+// nothing is the object before its creation.
+func (o *Ownership) nothing() object.Object {
+	obj := o.New()
+	if tree, ok := obj.(*unstructured.Unstructured); ok {
+		if tree.Object == nil {
+			tree.Object = map[string]any{}
+		}
+		tree.SetGroupVersionKind(o.Kind)
+	}
+	return obj
 }
 
 // Manager is the name that changes are recorded under: the request's
@@ -164,6 +178,12 @@ func SameOwners(a, b []metav1.ManagedFieldsEntry) bool {
 		return identityOf(&x) == identityOf(&y) && x.APIVersion == y.APIVersion && x.FieldsType == y.FieldsType &&
 			(x.FieldsV1 == nil) == (y.FieldsV1 == nil) && (x.FieldsV1 == nil || x.FieldsV1.Equal(*y.FieldsV1))
 	})
+}
+
+// ValidOwners reports what is wrong with managedFields that came from outside,
+// an admission webhook for instance.
+func ValidOwners(entries []metav1.ManagedFieldsEntry) error {
+	return managedfields.ValidateManagedFields(entries)
 }
 
 // identity tells the managers of an object apart.
@@ -248,8 +268,6 @@ func (o *Ownership) versionOf(obj object.Object) string {
 	}
 	return o.Hub
 }
-
-func (o *Ownership) goType() reflect.Type { return reflect.TypeOf(o.New()) }
 
 // schemaOf finds the schema of an object that is in version apiVersion.
 func (o *Ownership) schemaOf(obj object.Object, apiVersion string) (*Schema, bool) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/timonel/timonel/internal/object"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -334,7 +335,7 @@ func (h *history) play(steps int) {
 	}
 }
 
-var seeds = flag.Int("seeds", 40, "random histories per kind")
+var seeds = flag.Int("seeds", 15, "random histories per kind")
 
 func dump(v any) string {
 	b, err := json.Marshal(v)
@@ -396,4 +397,44 @@ func FuzzApplyEqualsReference(f *testing.F) {
 	f.Fuzz(func(t *testing.T, which uint8, seed uint64) {
 		newHistory(t, all[int(which)%len(all)], seed).playApplies(5)
 	})
+}
+
+// Long lists take other ways than short ones.
+func TestLongLists(t *testing.T) {
+	s := subjectNamed("Pod")
+	for seed := range uint64(20) {
+		h := newHistory(t, s, seed)
+		pod := examplePod()
+		for i := range 40 {
+			pod.Spec.Containers[0].Env = append(pod.Spec.Containers[0].Env, corev1.EnvVar{Name: fmt.Sprint("E", i), Value: "x"})
+			pod.Finalizers = append(pod.Finalizers, fmt.Sprint("example.com/", i))
+		}
+		live := h.update(s.options.New(), pod, "", "creator").(*corev1.Pod)
+		live.UID = "u"
+		next := live.DeepCopy()
+		for range 6 {
+			env := next.Spec.Containers[0].Env
+			i, j := h.mutator.IntN(len(env)), h.mutator.IntN(len(env))
+			env[i], env[j] = env[j], env[i]
+			env[i].Value = h.mutator.word()
+			next.Spec.Containers[0].Env = env[:len(env)-1]
+			next.Finalizers = append(next.Finalizers[2:], fmt.Sprint("example.com/new", i, j))
+		}
+		live = h.update(live, next, "", "two").(*corev1.Pod)
+		tree, err := runtime.DefaultUnstructuredConverter.ToUnstructured(live)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for step := range 3 {
+			containers, _, _ := unstructured.NestedSlice(tree, "spec", "containers")
+			env := containers[0].(map[string]any)["env"].([]any)
+			h.mutator.Shuffle(len(env), func(i, j int) { env[i], env[j] = env[j], env[i] })
+			config := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": "x"},
+				"spec": map[string]any{"containers": []any{map[string]any{"name": "web", "env": env[:len(env)-5*step]}}}}}
+			live = h.apply(live, config, "", "m", true).(*corev1.Pod)
+		}
+		if h.quick < h.updates || h.quickApplies < h.applies {
+			t.Errorf("%d of %d updates and %d of %d applies by the short cut", h.quick, h.updates, h.quickApplies, h.applies)
+		}
+	}
 }

@@ -81,7 +81,7 @@ var _ interface {
 	runtime.ObjectCreater
 } = linkage{}
 
-func (l linkage) New(schema.GroupVersionKind) (runtime.Object, error) { return l.o.New(), nil }
+func (l linkage) New(schema.GroupVersionKind) (runtime.Object, error) { return l.o.nothing(), nil }
 
 func (l linkage) Default(obj runtime.Object) { l.o.Default(obj.(object.Object)) }
 

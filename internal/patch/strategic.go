@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/mergepatch"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 )
@@ -121,7 +122,7 @@ func Strategic(doc, patch []byte, kind object.Object) ([]byte, error) {
 		return nil, fmt.Errorf("strategic merge patch: %w", err)
 	}
 	var tree map[string]any
-	if err := json.Unmarshal(doc, &tree); err != nil {
+	if err := utiljson.Unmarshal(doc, &tree); err != nil {
 		return nil, fmt.Errorf("strategic merge patch: document: %w", err)
 	}
 	patched, err := p.patch(tree, meta)

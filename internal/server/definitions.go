@@ -35,9 +35,12 @@ func (s *Server) definitions(authorizer authz.Authorizer, tokens authentication.
 
 // plugins makes the admission chain of the configuration.
 func (s *Server) plugins(authorizer authz.Authorizer) (admission.Chain, error) {
+	others := []admission.Plugin{admission.NodeRestriction(s.Engine.Reader(), authorizer)}
+	if s.rbac != nil {
+		others = append(others, admission.Grants(s.rbac, authorizer))
+	}
 	all := admission.Builtin(s.Engine.Reader(), admission.BuiltinOptions{
-		Objects: s.Engine.Objects(), Authorizer: authorizer, Catalog: s.Catalog, Fresh: s.Engine.Fresh,
-		Others: []admission.Plugin{admission.NodeRestriction(s.Engine.Reader(), authorizer)},
+		Objects: s.Engine.Objects(), Authorizer: authorizer, Catalog: s.Catalog, Fresh: s.Engine.Fresh, Others: others,
 	})
 	return admission.Select(all, s.EnableAdmissionPlugins, s.DisableAdmissionPlugins)
 }

@@ -13,18 +13,21 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// feed keeps a picture of some resources up to date in something that has been compiled from them
-// (an authorizer), by following them in the watch cache.
-type feed struct {
-	resource schema.GroupResource
-	into     authz.Feed
+// feeds are what has been compiled from resources (authorizers, indexes) and is kept up to date by
+// following them in the watch cache: each resource once, whatever the number of followers.
+type feeds map[schema.GroupResource][]authz.Feed
+
+func (f feeds) add(into authz.Feed, resources ...schema.GroupResource) {
+	for _, r := range resources {
+		f[r] = append(f[r], into)
+	}
 }
 
-// follower is a resource's way from the cache into a feed.
+// follower is a resource's way from the cache to its feeds.
 type follower struct {
 	definition *kind.Definition
 	view       *watchcache.View
-	into       authz.Feed
+	into       []authz.Feed
 	log        *slog.Logger
 }
 
@@ -34,7 +37,7 @@ func (f *follower) load() (*watchcache.Watcher, error) {
 		snapshot := f.view.Latest()
 		for _, v := range snapshot.List(watchcache.Query{}).Versions {
 			if obj := f.decode(v); obj != nil {
-				f.into.Upsert(obj)
+				f.upsert(obj)
 			}
 		}
 		w, err := f.view.Watch(watchcache.Query{}, snapshot.Revision())
@@ -55,9 +58,9 @@ func (f *follower) run(ctx context.Context, w *watchcache.Watcher) error {
 				switch {
 				case obj == nil:
 				case e.Type == watchcache.Deleted:
-					f.into.Remove(obj)
+					f.remove(obj)
 				default:
-					f.into.Upsert(obj)
+					f.upsert(obj)
 				}
 			}
 		case ctx.Err() != nil:
@@ -69,6 +72,18 @@ func (f *follower) run(ctx context.Context, w *watchcache.Watcher) error {
 				return err
 			}
 		}
+	}
+}
+
+func (f *follower) upsert(obj object.Object) {
+	for _, into := range f.into {
+		into.Upsert(obj)
+	}
+}
+
+func (f *follower) remove(obj object.Object) {
+	for _, into := range f.into {
+		into.Remove(obj)
 	}
 }
 

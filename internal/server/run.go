@@ -14,9 +14,12 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/timonel/timonel/internal/storage/watchcache"
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	"golang.org/x/net/http2"
 	"golang.org/x/sync/errgroup"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 )
 
@@ -119,20 +122,56 @@ func (s *Server) start(ctx, stop context.Context, background *errgroup.Group) er
 	if _, err := s.cache.Fresh(ctx); err != nil { // so that authorizers begin with what boot made
 		return err
 	}
-	for _, feed := range s.feeds {
-		d := s.Catalog.Catalog().Hub(feed.resource)
+	for resource, into := range s.feeds {
+		d := s.Catalog.Catalog().Hub(resource)
 		if d == nil {
 			continue
 		}
-		f := &follower{definition: d, view: s.Engine.View(d), into: feed.into, log: s.Log}
-		var w *watchcache.Watcher
+		f := &follower{definition: d, view: s.Engine.View(d), into: into, log: s.Log}
 		w, err := f.load()
 		if err != nil {
-			return fmt.Errorf("follow %s: %w", feed.resource, err)
+			return fmt.Errorf("follow %s: %w", resource, err)
 		}
 		background.Go(func() error { return f.run(stop, w) })
 	}
+	background.Go(func() error { return s.keep(stop) })
 	return nil
+}
+
+const (
+	leaseRenewal     = 10 * time.Second // of the server's identity Lease (KEP-1965)
+	bootstrapRenewal = time.Minute      // of namespaces and the server's own service, if somebody removed them
+)
+
+// keep renews what shows that the server is there until ctx is done.
+func (s *Server) keep(ctx context.Context) error {
+	lease, boot := time.NewTicker(leaseRenewal), time.NewTicker(bootstrapRenewal)
+	defer lease.Stop()
+	defer boot.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-lease.C:
+			if err := s.renewIdentity(ctx); err != nil && ctx.Err() == nil {
+				s.Log.Warn("the server's Lease is not renewed", "error", err)
+			}
+		case <-boot.C:
+			if err := s.boot(ctx); err != nil && ctx.Err() == nil {
+				s.Log.Warn("bootstrap objects are not kept", "error", err)
+			}
+		}
+	}
+}
+
+func (s *Server) renewIdentity(ctx context.Context) error {
+	want := s.identity.Lease(time.Now())
+	_, err := s.Engine.Objects().Change(ctx, schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}, want.Namespace, want.Name,
+		func(obj object.Object) error {
+			obj.(*coordinationv1.Lease).Spec = want.Spec
+			return nil
+		}, kind.ChangeOptions{})
+	return err
 }
 
 func (s *Server) httpServer() (*http.Server, error) {

@@ -156,6 +156,7 @@ func NewClient(c *rest.Config, agent string) (kubernetes.Interface, *rest.Config
 	c.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	c.UserAgent = agent + "/" + compatibleVersion + " timonel"
 	c.QPS = -1
+	c.WarningHandler = rest.NoWarnings{} // a component does not read them
 	client, err := kubernetes.NewForConfig(c)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make client: %w", err)

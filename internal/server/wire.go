@@ -51,19 +51,21 @@ type Server struct {
 	Catalog     *kind.Live
 	Engine      *engine.Engine
 
-	cache   *watchcache.Cache
-	front   *httpapi.Server
-	ring    *trace.Ring
-	health  *httpapi.Health
-	feeds   []feed
-	booted  atomic.Bool
-	started time.Time
-	port    int // bound
+	identity bootstrap.Identity
+	cache    *watchcache.Cache
+	front    *httpapi.Server
+	ring     *trace.Ring
+	health   *httpapi.Health
+	feeds    feeds
+	rbac     *authz.RBAC // nil: not an authorizer
+	booted   atomic.Bool
+	started  time.Time
+	port     int // bound
 }
 
 // Open puts a server together. It opens the storage, but serves nothing before Run.
 func Open(ctx context.Context, config Config, node NodeIdentity) (*Server, error) {
-	s := &Server{ring: trace.NewRing(recentRequests), health: &httpapi.Health{}, started: time.Now()}
+	s := &Server{identity: bootstrap.Identity{Hostname: hostname(), Instance: string(uuid.NewUUID())}, ring: trace.NewRing(recentRequests), feeds: feeds{}, health: &httpapi.Health{}, started: time.Now()}
 	var err error
 	if s.settled, err = config.settle(); err != nil {
 		return nil, err
@@ -171,9 +173,11 @@ func (s *Server) authenticator() (*authn.Authenticator, error) {
 	}
 	accounts := &authn.ServiceAccountTokens{Issuers: s.ServiceAccountIssuers, Keys: c.verifiers}
 	if s.ServiceAccountLookup {
-		accounts.Accounts = authn.FromReader(reader)
+		index := authn.NewIndex(authn.FromReader(reader))
+		s.feeds.add(index, schema.GroupResource{Resource: "serviceaccounts"}, podsResource, nodesResource)
+		accounts.Accounts = index
 	}
-	config.Tokens = append(config.Tokens, accounts)
+	config.Tokens = append(config.Tokens, accounts, &authn.LegacyTokens{Keys: c.verifiers, Objects: reader})
 	if s.EnableBootstrapTokenAuth {
 		config.Tokens = append(config.Tokens, &authn.BootstrapTokens{Secrets: reader})
 	}
@@ -195,14 +199,15 @@ func (s *Server) authorizers() authz.Chain {
 		case "Node":
 			node := authz.NewNode()
 			chain = append(chain, node)
-			for _, r := range []schema.GroupResource{{Resource: "pods"}, {Resource: "persistentvolumes"}, {Resource: "serviceaccounts"}} {
-				s.feeds = append(s.feeds, feed{r, node})
-			}
+			s.feeds.add(node, podsResource, schema.GroupResource{Resource: "persistentvolumes"},
+				schema.GroupResource{Group: "storage.k8s.io", Resource: "volumeattachments"},
+				schema.GroupResource{Group: "resource.k8s.io", Resource: "resourceslices"},
+				schema.GroupResource{Group: "certificates.k8s.io", Resource: "podcertificaterequests"})
 		case "RBAC":
-			rbac := authz.NewRBAC()
-			chain = append(chain, rbac)
+			s.rbac = authz.NewRBAC()
+			chain = append(chain, s.rbac)
 			for _, r := range []string{"clusterroles", "clusterrolebindings", "roles", "rolebindings"} {
-				s.feeds = append(s.feeds, feed{schema.GroupResource{Group: "rbac.authorization.k8s.io", Resource: r}, rbac})
+				s.feeds.add(s.rbac, schema.GroupResource{Group: "rbac.authorization.k8s.io", Resource: r})
 			}
 		case "AlwaysAllow":
 			chain = append(chain, authz.AlwaysAllow{})
@@ -215,10 +220,9 @@ func (s *Server) authorizers() authz.Chain {
 
 // boot makes what the server needs to exist: namespaces, policy, its own service.
 func (s *Server) boot(ctx context.Context) error {
-	identity := bootstrap.Identity{Hostname: hostname(), Instance: string(uuid.NewUUID())}
 	config := bootstrap.Config{
-		Catalog: s.Catalog.Catalog(), ServiceRanges: s.serviceRanges, Port: s.port, Identity: identity,
-		RBAC: true, ClusterAdmins: s.DataDir != "",
+		Catalog: s.Catalog.Catalog(), ServiceRanges: s.serviceRanges, Port: s.port, Identity: s.identity,
+		RBAC: s.rbac != nil, ClusterAdmins: s.rbac != nil && s.DataDir != "",
 		Authentication: bootstrap.Authentication{
 			ClientCA: string(s.Credentials.clientCAPEM), RequestHeaderCA: string(s.Credentials.frontCAPEM),
 			AllowedNames:    s.RequestHeaderAllowedNames,

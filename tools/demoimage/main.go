@@ -12,6 +12,8 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"debug/elf"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -49,6 +51,9 @@ func pack(program, out, image, arch string, links []string) error {
 	binary, err := os.ReadFile(program)
 	if err != nil {
 		return fmt.Errorf("read the program: %w", err)
+	}
+	if err := checkStatic(binary); err != nil {
+		return fmt.Errorf("%s: %w", program, err)
 	}
 	if arch == "" {
 		if arch, err = architecture(program); err != nil {
@@ -93,6 +98,20 @@ func pack(program, out, image, arch string, links []string) error {
 		return fmt.Errorf("write %s: %w", out, err)
 	}
 	return os.Rename(next, out)
+}
+
+// checkStatic makes sure that the program runs in an image without libraries.
+func checkStatic(program []byte) error {
+	file, err := elf.NewFile(bytes.NewReader(program))
+	if err != nil {
+		return fmt.Errorf("not a Linux executable: %w", err)
+	}
+	for _, segment := range file.Progs {
+		if segment.Type == elf.PT_INTERP {
+			return errors.New("needs shared libraries: build it with CGO_ENABLED=0")
+		}
+	}
+	return nil
 }
 
 // architecture asks the go command what a Go program was built for.

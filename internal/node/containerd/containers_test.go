@@ -44,10 +44,12 @@ func testConfig(t *testing.T) Config {
 
 func mustStart(t *testing.T, config Config) (*Runtime, runtimeapi.RuntimeServiceClient) {
 	t.Helper()
+	begin := time.Now()
 	r, err := Start(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("started in %v, adopted: %v", time.Since(begin).Round(time.Millisecond), r.Adopted())
 	conn, err := Dial(r.Endpoint())
 	if err != nil {
 		t.Fatal(err)
@@ -175,11 +177,18 @@ func TestLife(t *testing.T) {
 	if err := os.WriteFile(r.layout.config, append(was, "# changed\n"...), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// The same with images that were unpacked another way.
+	if err := os.WriteFile(r.layout.unpacked, []byte("native"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	r, client = mustStart(t, config)
 	if r.Adopted() {
 		t.Error("a containerd with another configuration was adopted")
 	}
 	running(client)
+	if _, err := client.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: sandboxConfig("second", pod.LogDirectory)}); err != nil {
+		t.Errorf("no pod can be made after that: %v", err)
+	}
 
 	if err := r.RemoveAll(t.Context()); err != nil {
 		t.Fatal(err)
@@ -235,6 +244,14 @@ func TestFindPrivate(t *testing.T) {
 	found, err := Find(t.Context(), strings.TrimPrefix(r.Endpoint(), "unix://"))
 	if err != nil || found.Name != "containerd" || !found.Network {
 		t.Errorf("found %+v, %v; want containerd with a network", found, err)
+	}
+	conn, err := Dial(r.Endpoint())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if how := snapshotterOf(t.Context(), runtimeapi.NewRuntimeServiceClient(conn)); how != r.settings.Snapshotter {
+		t.Errorf("it unpacks with %q, want %q", how, r.settings.Snapshotter)
 	}
 	if err := r.RemoveAll(t.Context()); err != nil {
 		t.Error(err)

@@ -1,6 +1,8 @@
 package containerd
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -94,5 +96,49 @@ func TestHint(t *testing.T) {
 	}
 	if _, err := lookup("no-such-program"); err == nil {
 		t.Error("found a program that does not exist")
+	}
+}
+
+// imageServer has one image.
+type imageServer struct {
+	runtimeapi.UnimplementedImageServiceServer
+}
+
+func (imageServer) ImageStatus(_ context.Context, r *runtimeapi.ImageStatusRequest) (*runtimeapi.ImageStatusResponse, error) {
+	if r.Image.Image != "a/b:c" {
+		return &runtimeapi.ImageStatusResponse{}, nil
+	}
+	return &runtimeapi.ImageStatusResponse{Image: &runtimeapi.Image{Id: "sha256:1234"}}, nil
+}
+
+func TestHasImages(t *testing.T) {
+	conn, err := Dial(serve(t, func(s *grpc.Server) { runtimeapi.RegisterImageServiceServer(s, imageServer{}) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	check := func(manifest string, want bool) {
+		t.Helper()
+		var archive bytes.Buffer
+		w := tar.NewWriter(&archive)
+		w.WriteHeader(&tar.Header{Name: "layer", Size: 3})
+		w.Write([]byte("abc"))
+		w.WriteHeader(&tar.Header{Name: "manifest.json", Size: int64(len(manifest))})
+		w.Write([]byte(manifest))
+		w.Close()
+		if got := hasImages(t.Context(), runtimeapi.NewImageServiceClient(conn), &archive); got != want {
+			t.Errorf("%s: got %v", manifest, got)
+		}
+	}
+	check(`[{"Config":"sha256:1234","RepoTags":["a/b:c"]}]`, true)
+	check(`[{"Config":"sha256:1234.json","RepoTags":["a/b:c"]}]`, true)
+	check(`[{"Config":"sha256:5678","RepoTags":["a/b:c"]}]`, false)
+	check(`[{"Config":"sha256:1234","RepoTags":["a/b:d"]}]`, false)
+	check(`[{"Config":"sha256:1234","RepoTags":["a/b:c"]},{"Config":"sha256:1","RepoTags":["a/b:d"]}]`, false)
+	check(`[{"Config":"sha256:1234"}]`, false)
+	check(`[]`, false)
+	check(`?`, false)
+	if hasImages(t.Context(), runtimeapi.NewImageServiceClient(conn), strings.NewReader("not an archive")) {
+		t.Error("something else counts as an image")
 	}
 }

@@ -1,8 +1,10 @@
 package containerd
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -21,35 +23,102 @@ const importTimeout = 10 * time.Second
 
 // Import loads an image archive (OCI layout or `docker save`, tar or tar.gz)
 // into the containerd at endpoint, where pods find it under the names that the
-// archive gives. It fails for runtimes other than containerd.
+// archive gives. An image that is there already is left alone. It fails for
+// runtimes other than containerd.
 func Import(ctx context.Context, endpoint, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("import an image: %w", err)
 	}
 	defer f.Close()
-	if err := importInto(ctx, endpoint, f); err != nil {
-		return fmt.Errorf("import the image %s: %w", path, err)
-	}
-	return nil
-}
-
-// Import loads an image archive as the function Import does, unpacked the way
-// this runtime unpacks images.
-func (r *Runtime) Import(ctx context.Context, path string) error {
-	f, err := os.Open(path)
+	conn, err := Dial(endpoint)
 	if err != nil {
-		return fmt.Errorf("import an image: %w", err)
+		return err
 	}
-	defer f.Close()
-	if err := importInto(ctx, r.Endpoint(), f, "--snapshotter", r.settings.Snapshotter); err != nil {
+	defer conn.Close()
+	if hasImages(ctx, runtimeapi.NewImageServiceClient(conn), f) {
+		return nil
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("import the image %s: %w", path, err)
+	}
+	if err := importInto(ctx, endpoint, f, snapshotterOf(ctx, runtimeapi.NewRuntimeServiceClient(conn))); err != nil {
 		return fmt.Errorf("import the image %s: %w", path, err)
 	}
 	return nil
 }
 
-func importInto(ctx context.Context, endpoint string, archive io.Reader, options ...string) error {
-	args := append([]string{"images", "import"}, options...)
+// Import loads an image archive as the function Import does.
+func (r *Runtime) Import(ctx context.Context, path string) error {
+	return Import(ctx, r.Endpoint(), path)
+}
+
+// hasImages reports whether the runtime has what a `docker save` archive holds.
+// It says no when it cannot tell: importing twice does no harm.
+func hasImages(ctx context.Context, images runtimeapi.ImageServiceClient, archive io.Reader) bool {
+	contents := contentsOf(archive)
+	for _, content := range contents {
+		for _, name := range content.RepoTags {
+			status, err := images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: name}})
+			if err != nil || status.GetImage().GetId() == "" || !strings.HasPrefix(content.Config, status.Image.Id) {
+				return false
+			}
+		}
+		if len(content.RepoTags) == 0 {
+			return false
+		}
+	}
+	return len(contents) > 0
+}
+
+// archiveContent is an image in the manifest.json of a `docker save` archive.
+type archiveContent struct {
+	Config   string // the file with the image's configuration, named by its digest, which is the image's id
+	RepoTags []string
+}
+
+// maxManifest bounds manifest.json.
+const maxManifest = 1 << 20
+
+func contentsOf(archive io.Reader) []archiveContent {
+	for r := tar.NewReader(archive); ; {
+		header, err := r.Next()
+		if err != nil {
+			return nil
+		}
+		if header.Name == "manifest.json" {
+			var contents []archiveContent
+			if json.NewDecoder(io.LimitReader(r, maxManifest)).Decode(&contents) != nil {
+				return nil
+			}
+			return contents
+		}
+	}
+}
+
+// snapshotterOf asks a containerd how it unpacks images, which ctr does not
+// know. Empty: it does not say, and ctr's default will do.
+func snapshotterOf(ctx context.Context, client runtimeapi.RuntimeServiceClient) string {
+	status, err := client.Status(ctx, &runtimeapi.StatusRequest{Verbose: true})
+	if err != nil {
+		return ""
+	}
+	var config struct {
+		Containerd struct {
+			Snapshotter string `json:"snapshotter"`
+		} `json:"containerd"`
+	}
+	if json.Unmarshal([]byte(status.Info["config"]), &config) != nil {
+		return ""
+	}
+	return config.Containerd.Snapshotter
+}
+
+func importInto(ctx context.Context, endpoint string, archive io.Reader, snapshotter string) error {
+	args := []string{"images", "import"}
+	if snapshotter != "" {
+		args = append(args, "--snapshotter", snapshotter)
+	}
 	if version, err := ctrRelease(ctx); err == nil && version.atLeast(2, 0) {
 		args = append(args, "--local") // else the daemon unpacks, with its own idea of a snapshotter
 	}
@@ -99,16 +168,24 @@ func (r *Runtime) ensureSandboxImage(ctx context.Context) error {
 		}
 		return status.Image != nil, nil
 	}
-	// An image is unpacked for one snapshotter: after a change it must be again.
-	unpacked, _ := os.ReadFile(r.layout.unpacked)
-	if ok, err := present(); err != nil || ok && string(unpacked) == r.settings.Snapshotter {
+	// An image is unpacked for one snapshotter. After a change those that are
+	// there cannot be run: forget them, so that they are pulled or imported again.
+	if was, err := os.ReadFile(r.layout.unpacked); err == nil && string(was) != r.settings.Snapshotter {
+		if err := forgetImages(ctx, images); err != nil {
+			return err
+		}
+	}
+	if err := writeChanged(r.layout.unpacked, []byte(r.settings.Snapshotter)); err != nil {
+		return err
+	}
+	if ok, err := present(); err != nil || ok {
 		return err
 	}
 	archive, err := pause.Archive(runtime.GOARCH)
 	if err != nil {
 		return err
 	}
-	if err := importInto(ctx, r.Endpoint(), bytes.NewReader(archive), "--snapshotter", r.settings.Snapshotter); err != nil {
+	if err := importInto(ctx, r.Endpoint(), bytes.NewReader(archive), r.settings.Snapshotter); err != nil {
 		return fmt.Errorf("import the image %s: %w", pause.Image, err)
 	}
 	// A label that keeps image garbage collection off it (containerd 1.7 and later).
@@ -121,7 +198,7 @@ func (r *Runtime) ensureSandboxImage(ctx context.Context) error {
 		if ok, err := present(); err != nil {
 			return err
 		} else if ok {
-			return writeChanged(r.layout.unpacked, []byte(r.settings.Snapshotter))
+			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -129,4 +206,17 @@ func (r *Runtime) ensureSandboxImage(ctx context.Context) error {
 		case <-time.After(wait):
 		}
 	}
+}
+
+func forgetImages(ctx context.Context, images runtimeapi.ImageServiceClient) error {
+	list, err := images.ListImages(ctx, &runtimeapi.ListImagesRequest{})
+	if err != nil {
+		return fmt.Errorf("list images: %w", err)
+	}
+	for _, image := range list.Images {
+		if _, err := images.RemoveImage(ctx, &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: image.Id}}); err != nil {
+			return fmt.Errorf("remove the image %s, unpacked for another snapshotter: %w", image.Id, err)
+		}
+	}
+	return nil
 }

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/timonel/timonel/internal/node/containerd/pause"
@@ -361,13 +363,16 @@ func (r *Runtime) untilReady(ctx context.Context, p process) error {
 	// Refused connections and "not initialized yet" both pass within
 	// milliseconds: ask again, a little later each time.
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
-		status, err := client.Status(ctx, &runtimeapi.StatusRequest{})
+		answer, err := client.Status(ctx, &runtimeapi.StatusRequest{})
 		if err == nil {
-			if ready, why := condition(status, runtimeapi.RuntimeReady); !ready {
+			if ready, why := condition(answer, runtimeapi.RuntimeReady); !ready {
 				err = fmt.Errorf("not ready: %s", why)
 			} else {
 				return nil
 			}
+		}
+		if status.Code(err) == codes.Unimplemented {
+			return fmt.Errorf("it has no CRI plugin: %w", err)
 		}
 		select {
 		case <-p.ended():

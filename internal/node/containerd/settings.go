@@ -78,11 +78,10 @@ func tomlString(v string) (string, error) {
 }
 
 // unusedPlugins do work, or look for it, that no pod needs: other snapshotters
-// print errors at start, the restart monitor wakes every ten seconds, runtime v1
-// is history. (NRI is configured off instead: its socket has one path for the whole machine.)
+// print errors at start, and the restart monitor wakes every ten seconds. (NRI
+// is configured off instead: its socket has one path for the whole machine.)
 var unusedPlugins = []string{
 	"io.containerd.internal.v1.restart",
-	"io.containerd.runtime.v1.linux",
 	"io.containerd.internal.v1.tracing",
 	"io.containerd.tracing.processor.v1.otlp",
 	"io.containerd.snapshotter.v1.aufs",

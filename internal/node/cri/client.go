@@ -56,12 +56,18 @@ func New(endpoint string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare connection to runtime %s: %w", endpoint, err)
 	}
+	return FromConn(conn), nil
+}
+
+// FromConn makes a client of a connection that exists already, to a runtime in
+// this process for instance. The client closes it.
+func FromConn(conn *grpc.ClientConn) *Client {
 	return &Client{
 		Runtime: runtimeapi.NewRuntimeServiceClient(conn),
 		Images:  runtimeapi.NewImageServiceClient(conn),
 		conn:    conn,
 		lacks:   map[Source]string{},
-	}, nil
+	}
 }
 
 // Target turns a runtime endpoint as users write it into a gRPC target.

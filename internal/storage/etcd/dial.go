@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -12,6 +13,7 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc"
 
 	"github.com/timonel/timonel/internal/storage"
 )
@@ -93,8 +95,22 @@ func dial(ctx context.Context, cfg Config) (*external, error) {
 	return e, nil
 }
 
+// callOptions lift gRPC's limit of 4 MB on an answer; a page of a list may well be longer.
+var callOptions = []grpc.CallOption{grpc.MaxCallRecvMsgSize(math.MaxInt32)}
+
+// closed fails after Close; the client itself would look for a connection for some seconds.
+func (e *external) closed() error {
+	if e.client.Ctx().Err() != nil {
+		return errors.New("the store is closed")
+	}
+	return nil
+}
+
 func (e *external) read(ctx context.Context, r readRequest) (readResult, error) {
-	resp, err := e.kv.Range(ctx, &pb.RangeRequest{Key: r.key, RangeEnd: r.end, Revision: int64(r.at), Limit: r.limit})
+	if err := e.closed(); err != nil {
+		return readResult{}, err
+	}
+	resp, err := e.kv.Range(ctx, &pb.RangeRequest{Key: r.key, RangeEnd: r.end, Revision: int64(r.at), Limit: r.limit}, callOptions...)
 	if err != nil {
 		return readResult{}, readError(err)
 	}
@@ -102,7 +118,10 @@ func (e *external) read(ctx context.Context, r readRequest) (readResult, error) 
 }
 
 func (e *external) txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) {
-	resp, err := e.kv.Txn(ctx, r)
+	if err := e.closed(); err != nil {
+		return nil, err
+	}
+	resp, err := e.kv.Txn(ctx, r, callOptions...)
 	return resp, writeError(err)
 }
 
@@ -157,6 +176,9 @@ func (e *external) progress(ctx context.Context) error {
 
 // now reads, linearizably, a key that does not matter: every answer bears the revision.
 func (e *external) now(ctx context.Context) (storage.Revision, error) {
+	if err := e.closed(); err != nil {
+		return 0, err
+	}
 	resp, err := e.kv.Range(ctx, &pb.RangeRequest{Key: []byte(compactKey), CountOnly: true})
 	if err != nil {
 		return 0, readError(err)

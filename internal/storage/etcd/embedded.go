@@ -23,6 +23,7 @@ import (
 	servererrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
 	"go.etcd.io/etcd/server/v3/features"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
+	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap/zapcore"
 
@@ -70,18 +71,20 @@ const (
 
 	// A single member needs no heartbeats, so the clock of its raft may be slow:
 	// an election is not awaited but started (see lead). Leases are checked by a clock of their own.
-	// The least TTL of a lease is 1.5 × tick × electionTicks.
-	tick          = 250 * time.Millisecond
-	electionTicks = 5
+	// The least TTL of a lease is 1.5 × tick × electionTicks, in whole seconds.
+	tick          = 500 * time.Millisecond
+	electionTicks = 2
 
 	// backendInterval is how often applied writes go from memory to etcd's B-tree
 	// file. They are in the fsynced log before they are acknowledged, so this is
 	// not about durability: fewer, larger batches cost less.
 	backendInterval = time.Second
 
-	// snapshotEntries is how many log entries are replayed at most after a crash.
+	// snapshotEntries is how many log entries the next start replays at most, about; it reads
+	// the log from the beginning of a segment, so those are smaller than etcd's 64 MB.
 	// keptEntries stay in memory for followers, of which there are none.
-	snapshotEntries = 10_000
+	snapshotEntries = 1000
+	segmentBytes    = 16 << 20
 	keptEntries     = 16
 
 	// defragAtStart is how much free space, in MiB, makes the next start shrink the file.
@@ -122,6 +125,7 @@ type embedded struct {
 	lock    *os.File
 	clients *clientServer // nil: none
 	newest  atomic.Int64  // revision told
+	pages   *pages
 
 	mu struct {
 		sync.Mutex
@@ -156,6 +160,7 @@ func startEmbedded(ctx context.Context, cfg EmbeddedConfig) (_ *embedded, err er
 	if err != nil {
 		return nil, err
 	}
+	setSegmentBytes()
 	server, err := etcdserver.NewServer(serverConfig)
 	if err != nil {
 		return nil, err
@@ -167,6 +172,8 @@ func startEmbedded(ctx context.Context, cfg EmbeddedConfig) (_ *embedded, err er
 	}
 	e.kv = server.KV()
 	e.told(e.kv.Rev())
+	e.pages = findPages(filepath.Join(cfg.Dir, databaseFile))
+	e.pages.release() // etcd has read all of the file
 	if len(cfg.Listen) > 0 {
 		if e.clients, err = serveClients(server, cfg.Listen); err != nil {
 			return nil, err
@@ -174,6 +181,9 @@ func startEmbedded(ctx context.Context, cfg EmbeddedConfig) (_ *embedded, err er
 	}
 	return e, nil
 }
+
+// setSegmentBytes sets etcd's variable for all servers in this process.
+var setSegmentBytes = sync.OnceFunc(func() { wal.SegmentSizeBytes = segmentBytes })
 
 func (e *embedded) config(cfg EmbeddedConfig) (config.ServerConfig, error) {
 	log := logger(cfg.Log, zapcore.WarnLevel)
@@ -282,6 +292,11 @@ func (e *embedded) read(ctx context.Context, r readRequest) (readResult, error) 
 		return readResult{}, readError(err)
 	}
 	e.told(res.Rev)
+	size := 0
+	for _, kv := range res.KVs {
+		size += len(kv.Value)
+	}
+	e.pages.touched(size)
 	return readResult{kvs: res.KVs, revision: storage.Revision(res.Rev), count: int64(max(res.Count, len(res.KVs)))}, nil
 }
 
@@ -294,6 +309,11 @@ func (e *embedded) txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, 
 		return nil, writeError(err)
 	}
 	e.told(resp.Header.Revision)
+	size := 0
+	for _, op := range r.Success {
+		size += len(op.GetRequestPut().GetValue()) // about what stood there before, which the comparison read
+	}
+	e.pages.touched(size)
 	return resp, nil
 }
 

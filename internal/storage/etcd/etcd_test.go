@@ -33,6 +33,7 @@ func compact(t *testing.T, s storage.Store, at storage.Revision) {
 }
 
 func TestEmbeddedKeepsThePromises(t *testing.T) {
+	t.Parallel()
 	dirs := map[storage.Store]string{}
 	storagetest.Run(t, func(t *testing.T) storage.Store {
 		dir := t.TempDir()
@@ -50,6 +51,7 @@ func TestEmbeddedKeepsThePromises(t *testing.T) {
 }
 
 func TestExternalKeepsThePromises(t *testing.T) {
+	t.Parallel()
 	endpoint := "unix://" + filepath.Join(t.TempDir(), "etcd.sock")
 	server := openEmbedded(t, EmbeddedConfig{Listen: []string{endpoint}, Compaction: -1})
 	open := func(t *testing.T) storage.Store {

@@ -21,16 +21,17 @@ type Memory struct {
 	revision storage.Revision
 	floor    storage.Revision // compacted up to, not including, here
 	log      []storage.Change // all changes, in order
-	moved    chan struct{}    // closed and replaced when there is something new for watches
-	asked    int              // calls of Progress
-	breaks   int              // calls of Break
+	current  map[string]storage.Entry
+	moved    chan struct{} // closed and replaced when there is something new for watches
+	asked    int           // calls of Progress
+	breaks   int           // calls of Break
 
 	fault func(op string) error
 }
 
 // NewMemory returns an empty store at revision 1.
 func NewMemory() *Memory {
-	return &Memory{revision: 1, moved: make(chan struct{})}
+	return &Memory{revision: 1, current: make(map[string]storage.Entry), moved: make(chan struct{})}
 }
 
 var _ storage.Store = (*Memory)(nil)
@@ -94,22 +95,13 @@ func (m *Memory) at(rev storage.Revision) map[string]storage.Entry {
 	return entries
 }
 
-func (m *Memory) newest(key string) (storage.Entry, bool) {
-	for _, c := range slices.Backward(m.log) {
-		if c.Key == key {
-			return c.Entry, !c.Deleted
-		}
-	}
-	return storage.Entry{}, false
-}
-
 func (m *Memory) Get(ctx context.Context, key string) (storage.Entry, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.begin(ctx, "Get"); err != nil {
 		return storage.Entry{}, err
 	}
-	e, ok := m.newest(key)
+	e, ok := m.current[key]
 	if !ok {
 		return storage.Entry{}, storage.ErrNotFound
 	}
@@ -152,7 +144,7 @@ func (m *Memory) Commit(ctx context.Context, txn storage.Txn) (storage.Revision,
 		return 0, err
 	}
 	for _, c := range txn.If {
-		e, ok := m.newest(c.Key)
+		e, ok := m.current[c.Key]
 		if !ok && c.Revision != 0 {
 			return 0, &storage.ConflictError{Key: c.Key}
 		}
@@ -163,7 +155,7 @@ func (m *Memory) Commit(ctx context.Context, txn storage.Txn) (storage.Revision,
 	next := m.revision + 1
 	wrote := false
 	for _, op := range txn.Then {
-		old, exists := m.newest(op.Key)
+		old, exists := m.current[op.Key]
 		change := storage.Change{Entry: storage.Entry{Key: op.Key, Value: slices.Clone(op.Value), Created: next, Modified: next}}
 		if op.Value == nil {
 			if !exists {
@@ -174,6 +166,11 @@ func (m *Memory) Commit(ctx context.Context, txn storage.Txn) (storage.Revision,
 			change.Created = old.Created
 		}
 		m.log = append(m.log, change)
+		if change.Deleted {
+			delete(m.current, op.Key)
+		} else {
+			m.current[op.Key] = change.Entry
+		}
 		wrote = true
 		if op.TTL > 0 && op.Value != nil {
 			time.AfterFunc(op.TTL, func() {

@@ -48,6 +48,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store, opts Options) {
 		{"List", testList},
 		{"ListAt", testListAt},
 		{"ListPages", testListPages},
+		{"ListLarge", testListLarge},
 		{"Now", testNow},
 		{"CompareAndSwapRace", testRace},
 		{"TTL", testTTL},
@@ -276,6 +277,23 @@ func testListPages(t *testing.T, s storage.Store, _ Options) {
 	}
 }
 
+// testListLarge lists more bytes than one message of a protocol might hold.
+func testListLarge(t *testing.T, s storage.Store, _ Options) {
+	const n, size = 12, 1_000_000
+	for i := range n {
+		put(t, s, fmt.Sprintf("/l/%02d", i), strings.Repeat(string(rune('a'+i)), size))
+	}
+	page := list(t, s, "/l/", storage.ListOptions{})
+	if len(page.Entries) != n {
+		t.Fatalf("%d entries, want %d", len(page.Entries), n)
+	}
+	for i, e := range page.Entries {
+		if len(e.Value) != size || e.Value[0] != byte('a'+i) || e.Value[size-1] != byte('a'+i) {
+			t.Errorf("entry %d has %d bytes of %c", i, len(e.Value), e.Value[0])
+		}
+	}
+}
+
 func testNow(t *testing.T, s storage.Store, _ Options) {
 	for i := range 10 {
 		rev := put(t, s, "/a", fmt.Sprint(i))
@@ -451,7 +469,7 @@ func testWatchWholeRevisions(t *testing.T, s storage.Store, _ Options) {
 
 func testWatchResumes(t *testing.T, s storage.Store, _ Options) {
 	var revs []storage.Revision
-	for i := range 20 {
+	for i := range 5 {
 		revs = append(revs, put(t, s, fmt.Sprintf("/w/%d", i%3), fmt.Sprint(i)))
 	}
 	revs = append(revs, remove(t, s, "/w/0"))

@@ -44,10 +44,8 @@ func (c *Cache) Run(ctx context.Context) error {
 	for loaded := false; ctx.Err() == nil; {
 		var err error
 		if !loaded {
-			if err = c.load(ctx, views); err == nil {
-				loaded = true
-				retry = retryFirst
-			}
+			err = c.load(ctx, views)
+			loaded = err == nil
 		}
 		if loaded {
 			started := time.Now()
@@ -56,9 +54,7 @@ func (c *Cache) Run(ctx context.Context) error {
 				return nil
 			})
 			if errors.Is(err, storage.ErrCompacted) {
-				c.options.Log.Warn("watch cache: the store compacted what was not seen yet; loading anew", "revision", c.Revision())
-				loaded, views = false, *c.views.Load()
-				continue
+				loaded, views = false, *c.views.Load() // watchers expire
 			}
 			if time.Since(started) > retryMost {
 				retry = retryFirst

@@ -10,8 +10,8 @@ import (
 // An index on a label is made when lists have asked for the label a few times, and
 // goes when others need its place: most labels are never selected by.
 const (
-	labelIndexAfter = 3    // lists that could have used the index
-	labelIndexes    = 8    // of a view at most
+	labelIndexAfter = 3 // lists that could have used the index
+	labelIndexes    = 8 // of a view at most
 	labelIndexIdle  = 10 * time.Minute
 	labelsCounted   = 64 // labels of which the uses are counted
 )

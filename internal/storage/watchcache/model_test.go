@@ -19,7 +19,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "run the model test with this seed only")
-	seedsFlag = flag.Uint64("seeds", 30, "how many seeds the model test runs")
+	seedsFlag = flag.Uint64("seeds", 12, "how many seeds the model test runs")
 )
 
 // model is what the cache should show: the objects of a resource after each revision.
@@ -79,7 +79,11 @@ func chosen(q Query, key string, o object) bool {
 		return false
 	}
 	for _, f := range q.Fields {
-		if (o.Fields[f.Index] == f.Value) == f.NotEqual {
+		value := map[int]string{NameField: name, NamespaceField: namespace}[f.Index]
+		if f.Index >= 0 {
+			value = o.Fields[f.Index]
+		}
+		if (value == f.Value) == f.NotEqual {
 			return false
 		}
 	}
@@ -188,6 +192,12 @@ func randomQuery(r *rand.Rand) Query {
 	}
 	if r.IntN(5) == 0 {
 		q.Fields = append(q.Fields, FieldRequirement{Index: 1, Value: "Running", NotEqual: r.IntN(3) == 0})
+	}
+	if r.IntN(8) == 0 {
+		q.Fields = append(q.Fields, FieldRequirement{Index: NameField, Value: fmt.Sprint("o", r.IntN(12)), NotEqual: r.IntN(2) == 0})
+	}
+	if r.IntN(8) == 0 {
+		q.Fields = append(q.Fields, FieldRequirement{Index: NamespaceField, Value: fmt.Sprint("ns", r.IntN(3)), NotEqual: r.IntN(2) == 0})
 	}
 	return q
 }

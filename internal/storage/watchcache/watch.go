@@ -72,7 +72,7 @@ type Watcher struct {
 // Limit of the query do not count. ErrExpired if the history does not reach back so far. A revision in
 // the future is waited for.
 func (v *View) Watch(q Query, after storage.Revision) (*Watcher, error) {
-	w := &Watcher{view: v, matcher: q.matcher(), after: after, seen: after, more: true, ready: make(chan struct{}, 1)}
+	w := &Watcher{view: v, matcher: q.matcher(), after: after, seen: after, ready: make(chan struct{}, 1)}
 	w.demand, w.whole = v.wakers.demandOf(&q, &w.matcher, &v.collection)
 	w.generation = v.generation.Load()
 	v.wakers.add(w) // before the look at the history: an event comes either here or there
@@ -87,6 +87,7 @@ func (v *View) Watch(q Query, after storage.Revision) (*Watcher, error) {
 		return nil, fmt.Errorf("watch after revision %d, history begins at %d: %w", after, dir.floor, ErrExpired)
 	}
 	w.cursor = dir.after(after, head)
+	w.more = w.cursor < head
 	return w, nil
 }
 

@@ -1,0 +1,57 @@
+// Package api lists the built-in kinds, group by group, in the order of discovery. A group is a package of its own
+// with a file for each kind.
+//
+// Promises: each call of Groups makes fresh definitions, so that several servers can live in one process.
+// Does not know: requests, storage. Kinds that need an authorizer (access and token reviews) come from
+// api/authorization and api/authentication and are added when the server is wired.
+// Start reading at coordination/lease.go, the smallest kind, then core/configmap.go and core/pod.go.
+package api
+
+import (
+	"slices"
+
+	"github.com/timonel/timonel/internal/api/apps"
+	"github.com/timonel/timonel/internal/api/autoscaling"
+	"github.com/timonel/timonel/internal/api/batch"
+	"github.com/timonel/timonel/internal/api/coordination"
+	"github.com/timonel/timonel/internal/api/core"
+	"github.com/timonel/timonel/internal/api/discovery"
+	"github.com/timonel/timonel/internal/api/events"
+	"github.com/timonel/timonel/internal/api/networking"
+	"github.com/timonel/timonel/internal/api/node"
+	"github.com/timonel/timonel/internal/api/podspec"
+	"github.com/timonel/timonel/internal/api/policy"
+	"github.com/timonel/timonel/internal/api/rbac"
+	"github.com/timonel/timonel/internal/api/scheduling"
+	"github.com/timonel/timonel/internal/api/storage"
+	"github.com/timonel/timonel/internal/kind"
+)
+
+// Options are what kinds need to know about the server.
+type Options struct {
+	Core core.Options // its IPAddress is set by Groups
+}
+
+// Groups returns the definitions of all groups: groups by their priority (the groupPriorityMinimum of their APIService,
+// then the name), kinds of a group in the order of its package.
+func Groups(o Options) []*kind.Definition {
+	o.Core.IPAddress = networking.IPAddress()
+	coreKinds := core.Definitions(o.Core)
+	event := coreKinds[slices.IndexFunc(coreKinds, func(d *kind.Definition) bool { return d.Kind == "Event" })]
+	rules := podspec.Rules{AllowPrivileged: o.Core.AllowPrivileged}
+	return slices.Concat(
+		coreKinds,
+		apps.Definitions(rules),
+		events.Definitions(event),
+		autoscaling.Definitions(),
+		batch.Definitions(rules),
+		networking.Definitions(o.Core.IPAddress),
+		policy.Definitions(),
+		rbac.Definitions(),
+		storage.Definitions(),
+		scheduling.Definitions(),
+		coordination.Definitions(),
+		node.Definitions(),
+		discovery.Definitions(),
+	)
+}

@@ -1,0 +1,37 @@
+package core
+
+import (
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// ServiceAccount is an identity for processes in pods. Tokens for it come from /token.
+func serviceAccount(token kind.Job) *kind.Definition {
+	d := &kind.Definition{
+		Version: "v1", Kind: "ServiceAccount", Plural: "serviceaccounts", ShortNames: []string{"sa"},
+		Scope: kind.Namespaced, Verbs: kind.Standard,
+		New:            kind.Of[corev1.ServiceAccount](),
+		PrepareCreate:  kind.Prepare(prepareServiceAccount),
+		PrepareUpdate:  kind.PrepareUpdate(func(a, _ *corev1.ServiceAccount) { prepareServiceAccount(a) }),
+		ReturnsDeleted: true,
+		Columns:        kind.Columns{kind.Age},
+	}
+	if token != nil {
+		d.Subresources = map[string]*kind.Subresource{"token": {
+			Kind:  authenticationv1.SchemeGroupVersion.WithKind("TokenRequest"),
+			New:   func() object.Object { return &authenticationv1.TokenRequest{} },
+			Verbs: kind.Create,
+			Job:   token,
+		}}
+	}
+	return d
+}
+
+// prepareServiceAccount keeps nothing but the names of the secrets.
+func prepareServiceAccount(a *corev1.ServiceAccount) {
+	for i, s := range a.Secrets {
+		a.Secrets[i] = corev1.ObjectReference{Name: s.Name}
+	}
+}

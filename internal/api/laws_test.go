@@ -1,0 +1,169 @@
+package api
+
+import (
+	"context"
+	"math/rand"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/apitesting/fuzzer"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metafuzzer "k8s.io/apimachinery/pkg/apis/meta/fuzzer"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/randfill"
+)
+
+// rounds is how many random objects each kind is tried with.
+const rounds = 60
+
+// filler fills objects with random values that could have been decoded.
+func filler(seed int64) *randfill.Filler {
+	own := func(serializer.CodecFactory) []any {
+		return []any{
+			func(q *resource.Quantity, c randfill.Continue) { *q = *resource.NewMilliQuantity(c.Int63n(1<<40)-1<<20, resource.DecimalSI) },
+			func(i *intstr.IntOrString, c randfill.Continue) {
+				if c.Bool() {
+					*i = intstr.FromInt32(c.Int31())
+				} else {
+					*i = intstr.FromString(c.String(5))
+				}
+			},
+			func(r *runtime.RawExtension, c randfill.Continue) { r.Raw, r.Object = []byte(`{"a":1}`), nil },
+			func(v *corev1.PodOS, c randfill.Continue) { v.Name = []corev1.OSName{corev1.Linux, corev1.Windows, "x"}[c.Intn(3)] },
+			func(t *corev1.ServiceType, c randfill.Continue) {
+				*t = []corev1.ServiceType{"", corev1.ServiceTypeClusterIP, corev1.ServiceTypeNodePort, corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeExternalName}[c.Intn(5)]
+			},
+			func(t *corev1.LimitType, c randfill.Continue) { *t = []corev1.LimitType{corev1.LimitTypeContainer, corev1.LimitTypePod}[c.Intn(2)] },
+			func(p **corev1.ContainerRestartPolicy, c randfill.Continue) {
+				if c.Bool() {
+					*p = ptr.To(corev1.ContainerRestartPolicyAlways)
+				}
+			},
+		}
+	}
+	return fuzzer.FuzzerFor(fuzzer.MergeFuzzerFuncs(metafuzzer.Funcs, own), rand.NewSource(seed), serializer.NewCodecFactory(runtime.NewScheme())).NilChance(0.4).NumElements(0, 3)
+}
+
+// each calls f with random objects of every kind. A failure names the seed that replays it.
+func each(t *testing.T, f func(t *testing.T, d *kind.Definition, fill func() object.Object)) {
+	for _, d := range kind.NewCatalog(Groups(testOptions())...).All() {
+		t.Run(d.Resource().String(), func(t *testing.T) {
+			for seed := range int64(rounds) {
+				random := filler(seed)
+				fill := func() object.Object {
+					obj := d.New()
+					random.Fill(obj)
+					return obj
+				}
+				if f(t, d, fill); t.Failed() {
+					t.Fatalf("with seed %d", seed)
+				}
+			}
+		})
+	}
+}
+
+func TestDefaultingTwiceIsDefaultingOnce(t *testing.T) {
+	each(t, func(t *testing.T, d *kind.Definition, fill func() object.Object) {
+		if d.Default == nil {
+			return
+		}
+		once := fill()
+		d.Default(once)
+		twice := object.Copy(once)
+		d.Default(twice)
+		if !equality.Semantic.DeepEqual(once, twice) {
+			t.Error(cmp.Diff(once, twice))
+		}
+	})
+}
+
+func TestConversionKeepsEverything(t *testing.T) {
+	each(t, func(t *testing.T, d *kind.Definition, fill func() object.Object) {
+		if d.Convert == nil {
+			return
+		}
+		obj := fill()
+		hub, err := d.Convert.ToHub(object.Copy(obj))
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := d.Convert.FromHub(hub)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back.GetObjectKind().SetGroupVersionKind(obj.GetObjectKind().GroupVersionKind())
+		if !equality.Semantic.DeepEqual(obj, back) {
+			t.Error(cmp.Diff(obj, back))
+		}
+	})
+}
+
+// TestNothingPanics: whatever a client sends, a kind has an answer.
+func TestNothingPanics(t *testing.T) {
+	ctx := context.Background()
+	each(t, func(t *testing.T, d *kind.Definition, fill func() object.Object) {
+		hub := d.Hub()
+		make := func() object.Object {
+			obj := fill()
+			if d.Default != nil {
+				d.Default(obj)
+			}
+			if d.Convert != nil {
+				obj, _ = d.Convert.ToHub(obj)
+			}
+			return obj
+		}
+		obj, old := make(), make()
+		if hub.PrepareCreate != nil {
+			hub.PrepareCreate(ctx, old)
+		}
+		if d.Validate != nil {
+			d.Validate(ctx, old)
+		}
+		if hub.Warnings != nil {
+			hub.Warnings(ctx, old, nil)
+		}
+		for _, s := range hub.Subresources {
+			if s.View == nil {
+				continue
+			}
+			updated := object.Copy(obj)
+			if s.View.Prepare != nil {
+				s.View.Prepare(ctx, updated, object.Copy(old))
+			}
+			if s.View.Validate != nil {
+				s.View.Validate(ctx, updated, old)
+			}
+		}
+		if hub.PrepareUpdate != nil {
+			hub.PrepareUpdate(ctx, obj, object.Copy(old))
+		}
+		if d.ValidateUpdate != nil {
+			d.ValidateUpdate(ctx, obj, old)
+		}
+		if hub.Warnings != nil {
+			hub.Warnings(ctx, obj, old)
+		}
+		if hub.Generation != nil {
+			hub.Generation(obj, old)
+		}
+		shown := obj
+		if d.Convert != nil {
+			shown, _ = d.Convert.FromHub(obj)
+		}
+		for _, c := range d.Columns.All() {
+			if dated, ok := c.Of(shown).(kind.Dated); ok {
+				dated.At(time.Now())
+			}
+		}
+	})
+}

@@ -1,0 +1,71 @@
+// Package node holds the kinds of node.k8s.io: RuntimeClass.
+package node
+
+import (
+	"github.com/timonel/timonel/internal/api/check"
+	"github.com/timonel/timonel/internal/api/podspec"
+	"github.com/timonel/timonel/internal/kind"
+	nodev1 "k8s.io/api/node/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Definitions lists the kinds of the group.
+func Definitions() []*kind.Definition {
+	return []*kind.Definition{runtimeClass()}
+}
+
+// RuntimeClass is a name for a way in which a node runs containers.
+func runtimeClass() *kind.Definition {
+	return &kind.Definition{
+		Group: nodev1.GroupName, Version: "v1", Kind: "RuntimeClass", Plural: "runtimeclasses",
+		Scope: kind.Cluster, Verbs: kind.Standard, CreateOnPut: true, MustMatch: true,
+		New:            kind.Of[nodev1.RuntimeClass](),
+		Default:        kind.Default(defaultRuntimeClass),
+		Validate:       kind.Validate(validateRuntimeClass),
+		ValidateUpdate: kind.ValidateUpdate(validateRuntimeClassUpdate),
+		Columns: kind.Columns{
+			{Name: "Handler", Of: kind.Cell(func(c *nodev1.RuntimeClass) any { return c.Handler })},
+			kind.Age,
+		},
+	}
+}
+
+func defaultRuntimeClass(c *nodev1.RuntimeClass) {
+	if c.Overhead != nil {
+		podspec.RoundUp(c.Overhead.PodFixed)
+	}
+}
+
+func validateRuntimeClass(c *nodev1.RuntimeClass) field.ErrorList {
+	errs := check.RequiredForm(c.Handler, field.NewPath("handler"), check.Label)
+	if c.Overhead != nil {
+		errs = append(errs, podspec.ValidateOverhead(c.Overhead.PodFixed, field.NewPath("overhead"))...)
+	}
+	if c.Scheduling != nil {
+		errs = append(errs, validateScheduling(c.Scheduling, field.NewPath("scheduling"))...)
+	}
+	return errs
+}
+
+func validateScheduling(s *nodev1.Scheduling, path *field.Path) field.ErrorList {
+	errs := check.Labels(s.NodeSelector, path.Child("nodeSelector"))
+	tolerations := path.Child("tolerations")
+	errs = append(errs, podspec.ValidateTolerations(s.Tolerations, tolerations)...)
+	for i, t := range s.Tolerations {
+		for _, earlier := range s.Tolerations[:i] {
+			if earlier.MatchToleration(&t) {
+				errs = append(errs, field.Duplicate(tolerations.Index(i), check.GoNames(t)))
+				break
+			}
+		}
+	}
+	return errs
+}
+
+func validateRuntimeClassUpdate(c, old *nodev1.RuntimeClass) field.ErrorList {
+	errs := validateRuntimeClass(c)
+	if c.Handler != old.Handler {
+		errs = append(errs, field.Invalid(field.NewPath("handler"), nil, check.TextImmutable))
+	}
+	return errs
+}

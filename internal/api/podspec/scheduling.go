@@ -1,0 +1,244 @@
+package podspec
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/timonel/timonel/internal/api/check"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
+)
+
+const (
+	minWeight, maxWeight = 1, 100
+	textWeight           = "must be in the range 1-100"
+)
+
+func (c *checker) checkAffinity(path *field.Path) field.ErrorList {
+	a := c.spec.Affinity
+	if a == nil {
+		return nil
+	}
+	var errs field.ErrorList
+	if n := a.NodeAffinity; n != nil {
+		at := path.Child("nodeAffinity")
+		if r := n.RequiredDuringSchedulingIgnoredDuringExecution; r != nil {
+			errs = append(errs, ValidateNodeSelector(r, at.Child("requiredDuringSchedulingIgnoredDuringExecution"))...)
+		}
+		for i, p := range n.PreferredDuringSchedulingIgnoredDuringExecution {
+			here := at.Child("preferredDuringSchedulingIgnoredDuringExecution").Index(i)
+			if p.Weight < minWeight || p.Weight > maxWeight {
+				errs = append(errs, field.Invalid(here.Child("weight"), p.Weight, textWeight))
+			}
+			errs = append(errs, validateNodeTerm(&p.Preference, here.Child("preference"))...)
+		}
+	}
+	terms := func(required []corev1.PodAffinityTerm, preferred []corev1.WeightedPodAffinityTerm, at *field.Path) {
+		for i := range required {
+			errs = append(errs, c.checkTerm(&required[i], at.Child("requiredDuringSchedulingIgnoredDuringExecution").Index(i))...)
+		}
+		for i := range preferred {
+			here := at.Child("preferredDuringSchedulingIgnoredDuringExecution").Index(i)
+			if w := preferred[i].Weight; w < minWeight || w > maxWeight {
+				errs = append(errs, field.Invalid(here.Child("weight"), w, textWeight))
+			}
+			errs = append(errs, c.checkTerm(&preferred[i].PodAffinityTerm, here.Child("podAffinityTerm"))...)
+		}
+	}
+	if p := a.PodAffinity; p != nil {
+		terms(p.RequiredDuringSchedulingIgnoredDuringExecution, p.PreferredDuringSchedulingIgnoredDuringExecution, path.Child("podAffinity"))
+	}
+	if p := a.PodAntiAffinity; p != nil {
+		terms(p.RequiredDuringSchedulingIgnoredDuringExecution, p.PreferredDuringSchedulingIgnoredDuringExecution, path.Child("podAntiAffinity"))
+	}
+	return errs
+}
+
+// ValidateNodeSelector checks a choice of nodes (core/v1 NodeSelector).
+func ValidateNodeSelector(s *corev1.NodeSelector, path *field.Path) field.ErrorList {
+	terms := path.Child("nodeSelectorTerms")
+	if len(s.NodeSelectorTerms) == 0 {
+		return field.ErrorList{field.Required(terms, "must have at least one node selector term")}
+	}
+	var errs field.ErrorList
+	for i := range s.NodeSelectorTerms {
+		errs = append(errs, validateNodeTerm(&s.NodeSelectorTerms[i], terms.Index(i))...)
+	}
+	return errs
+}
+
+func validateNodeTerm(t *corev1.NodeSelectorTerm, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for i := range t.MatchExpressions {
+		errs = append(errs, validateNodeRequirement(&t.MatchExpressions[i], path.Child("matchExpressions").Index(i))...)
+	}
+	for i := range t.MatchFields {
+		errs = append(errs, validateNodeField(&t.MatchFields[i], path.Child("matchFields").Index(i))...)
+	}
+	return errs
+}
+
+func validateNodeRequirement(r *corev1.NodeSelectorRequirement, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	values := at.Child("values")
+	switch r.Operator {
+	case corev1.NodeSelectorOpIn, corev1.NodeSelectorOpNotIn:
+		if len(r.Values) == 0 {
+			errs = append(errs, field.Required(values, "must be specified when `operator` is 'In' or 'NotIn'"))
+		}
+	case corev1.NodeSelectorOpExists, corev1.NodeSelectorOpDoesNotExist:
+		if len(r.Values) > 0 {
+			errs = append(errs, field.Forbidden(values, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"))
+		}
+	case corev1.NodeSelectorOpGt, corev1.NodeSelectorOpLt:
+		if len(r.Values) != 1 {
+			errs = append(errs, field.Required(values, "must be specified single value when `operator` is 'Lt' or 'Gt'"))
+		}
+	default:
+		errs = append(errs, field.Invalid(at.Child("operator"), r.Operator, "not a valid selector operator"))
+	}
+	return append(errs, metavalidation.ValidateLabelName(r.Key, at.Child("key"))...)
+}
+
+// validateNodeField checks a choice by a field of the node; there is one: its name.
+func validateNodeField(r *corev1.NodeSelectorRequirement, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	switch r.Operator {
+	case corev1.NodeSelectorOpIn, corev1.NodeSelectorOpNotIn:
+		if len(r.Values) != 1 {
+			errs = append(errs, field.Required(at.Child("values"), "must be only one value when `operator` is 'In' or 'NotIn' for node field selector"))
+		}
+	default:
+		errs = append(errs, field.Invalid(at.Child("operator"), r.Operator, "not a valid selector operator"))
+	}
+	if r.Key != metav1.ObjectNameField {
+		return append(errs, field.Invalid(at.Child("key"), r.Key, "not a valid field selector key"))
+	}
+	for i, v := range r.Values {
+		errs = append(errs, check.Each(at.Child("values").Index(i), v, check.SubdomainName(v, false))...)
+	}
+	return errs
+}
+
+func (c *checker) checkTerm(t *corev1.PodAffinityTerm, at *field.Path) field.ErrorList {
+	errs := c.checkSelector(t.LabelSelector, at.Child("labelSelector"))
+	errs = append(errs, c.checkSelector(t.NamespaceSelector, at.Child("namespaceSelector"))...)
+	for _, ns := range t.Namespaces {
+		errs = append(errs, check.Each(at.Child("namespace"), ns, check.Label(ns))...)
+	}
+	errs = append(errs, checkMatchKeys(t.MatchLabelKeys, t.LabelSelector, at.Child("matchLabelKeys"))...)
+	errs = append(errs, checkMatchKeys(t.MismatchLabelKeys, t.LabelSelector, at.Child("mismatchLabelKeys"))...)
+	for i, k := range t.MatchLabelKeys {
+		if slices.Contains(t.MismatchLabelKeys, k) {
+			errs = append(errs, field.Invalid(at.Child("matchLabelKeys").Index(i), k, "exists in both matchLabelKeys and mismatchLabelKeys"))
+		}
+	}
+	if t.TopologyKey == "" {
+		errs = append(errs, field.Required(at.Child("topologyKey"), "can not be empty"))
+	}
+	return append(errs, metavalidation.ValidateLabelName(t.TopologyKey, at.Child("topologyKey"))...)
+}
+
+// checkSelector accepts bad label values that the specification had before.
+func (c *checker) checkSelector(s *metav1.LabelSelector, path *field.Path) field.ErrorList {
+	var old *metav1.LabelSelector
+	if c.before != nil {
+		old = s
+	}
+	return check.Selector(s, old, path)
+}
+
+func checkMatchKeys(keys []string, selector *metav1.LabelSelector, path *field.Path) field.ErrorList {
+	if len(keys) == 0 {
+		return nil
+	}
+	var errs field.ErrorList
+	if selector == nil {
+		errs = append(errs, field.Forbidden(path, "must not be specified when labelSelector is not set"))
+	}
+	for i, k := range keys {
+		errs = append(errs, metavalidation.ValidateLabelName(k, path.Index(i))...)
+	}
+	return errs
+}
+
+func (c *checker) checkSpread(path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	all := c.spec.TopologySpreadConstraints
+	for i := range all {
+		t, at := &all[i], path.Index(i)
+		if t.MaxSkew <= 0 {
+			errs = append(errs, field.Invalid(at.Child("maxSkew"), t.MaxSkew, "must be greater than zero"))
+		}
+		if t.TopologyKey == "" {
+			errs = append(errs, field.Required(at.Child("topologyKey"), "can not be empty"))
+		} else {
+			errs = append(errs, metavalidation.ValidateLabelName(t.TopologyKey, at.Child("topologyKey"))...)
+		}
+		errs = append(errs, check.OneOf(t.WhenUnsatisfiable, at.Child("whenUnsatisfiable"), corev1.DoNotSchedule, corev1.ScheduleAnyway)...)
+		for _, later := range all[i+1:] { // Parity: reported once for each later constraint, at the first
+			if later.TopologyKey == t.TopologyKey && later.WhenUnsatisfiable == t.WhenUnsatisfiable {
+				errs = append(errs, field.Duplicate(at.Child("{topologyKey, whenUnsatisfiable}"), fmt.Sprintf("{%v, %v}", t.TopologyKey, t.WhenUnsatisfiable)))
+				break
+			}
+		}
+		if d := t.MinDomains; d != nil {
+			if *d <= 0 {
+				errs = append(errs, field.Invalid(at.Child("minDomains"), *d, "must be greater than zero"))
+			}
+			if t.WhenUnsatisfiable != corev1.DoNotSchedule {
+				errs = append(errs, field.Invalid(at.Child("minDomains"), d, "can only use minDomains if whenUnsatisfiable="+strconv.Quote(string(corev1.DoNotSchedule))+", not "+string(t.WhenUnsatisfiable)))
+			}
+		}
+		policy := func(p *corev1.NodeInclusionPolicy, name string) {
+			if p != nil {
+				errs = append(errs, check.OneOf(*p, at.Child(name), corev1.NodeInclusionPolicyHonor, corev1.NodeInclusionPolicyIgnore)...)
+			}
+		}
+		policy(t.NodeAffinityPolicy, "nodeAffinityPolicy")
+		policy(t.NodeTaintsPolicy, "nodeTaintsPolicy")
+		errs = append(errs, checkMatchKeys(t.MatchLabelKeys, t.LabelSelector, at.Child("matchLabelKeys"))...)
+		errs = append(errs, c.checkSelector(t.LabelSelector, at.Child("labelSelector"))...)
+	}
+	return errs
+}
+
+// checkHostProcess checks Windows containers that run as processes of the host: either all of the pod's do, or none, and
+// they need the network of the host.
+func (c *checker) checkHostProcess(path *field.Path) field.ErrorList {
+	s := c.spec
+	pod := false
+	if s.SecurityContext != nil && s.SecurityContext.WindowsOptions != nil {
+		pod = ptr.Deref(s.SecurityContext.WindowsOptions.HostProcess, false)
+	}
+	with, without := 0, 0
+	eachLifecycle(s, func(ctr *corev1.Container) {
+		host := pod
+		if ctr.SecurityContext != nil && ctr.SecurityContext.WindowsOptions != nil && ctr.SecurityContext.WindowsOptions.HostProcess != nil {
+			host = *ctr.SecurityContext.WindowsOptions.HostProcess
+		}
+		if host {
+			with++
+		} else {
+			without++
+		}
+	})
+	var errs field.ErrorList
+	if with == 0 {
+		return nil
+	}
+	if without > 0 {
+		errs = append(errs, field.Invalid(path, "", "If pod contains any hostProcess containers then all containers must be HostProcess containers"))
+	}
+	if !s.HostNetwork {
+		errs = append(errs, field.Invalid(path.Child("hostNetwork"), s.HostNetwork, "hostNetwork must be true if pod contains any hostProcess containers"))
+	}
+	if !c.AllowPrivileged {
+		errs = append(errs, field.Forbidden(path, "hostProcess containers are disallowed by cluster policy"))
+	}
+	return errs
+}

@@ -1,0 +1,253 @@
+package podspec
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/timonel/timonel/internal/api/check"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
+)
+
+const (
+	maxSysctlName    = 253
+	sysctlPattern    = `^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$`
+	maxAppArmorName  = 4096 - 1
+	maxGMSASpec      = 64 * 1024
+	maxRunAsUserName = 256 + 1 + 20
+)
+
+var sysctlForm = regexp.MustCompile(sysctlPattern)
+
+func (c *checker) checkPodSecurity(path *field.Path) field.ErrorList {
+	s := c.spec
+	at := path.Child("securityContext")
+	sc := s.SecurityContext
+	var errs field.ErrorList
+	if ptr.Deref(s.ShareProcessNamespace, false) && s.HostPID {
+		errs = append(errs, field.Invalid(path.Child("shareProcessNamespace"), *s.ShareProcessNamespace, "ShareProcessNamespace and HostPID cannot both be enabled"))
+	}
+	if sc == nil {
+		return errs
+	}
+	id := func(value *int64, name string, form func(int64) []string) {
+		if value != nil {
+			errs = append(errs, check.Each(at.Child(name), *value, form(*value))...)
+		}
+	}
+	id(sc.FSGroup, "fsGroup", validation.IsValidGroupID)
+	id(sc.RunAsUser, "runAsUser", validation.IsValidUserID)
+	id(sc.RunAsGroup, "runAsGroup", validation.IsValidGroupID)
+	for i, g := range sc.SupplementalGroups {
+		errs = append(errs, check.Each(at.Child("supplementalGroups").Index(i), g, validation.IsValidGroupID(g))...)
+	}
+	errs = append(errs, c.checkSysctls(sc.Sysctls, at.Child("sysctls"))...)
+	if p := sc.FSGroupChangePolicy; p != nil {
+		errs = append(errs, check.OneOf(*p, at.Child("fsGroupChangePolicy"), corev1.FSGroupChangeOnRootMismatch, corev1.FSGroupChangeAlways)...)
+	}
+	errs = append(errs, checkSeccomp(sc.SeccompProfile, at.Child("seccompProfile"))...)
+	errs = append(errs, checkWindows(sc.WindowsOptions, at.Child("windowsOptions"))...)
+	errs = append(errs, checkAppArmor(sc.AppArmorProfile, at.Child("appArmorProfile"))...)
+	if p := sc.SupplementalGroupsPolicy; p != nil {
+		errs = append(errs, check.OneOf(*p, at.Child("supplementalGroupsPolicy"), corev1.SupplementalGroupsPolicyMerge, corev1.SupplementalGroupsPolicyStrict)...)
+	}
+	if p := sc.SELinuxChangePolicy; p != nil {
+		errs = append(errs, check.OneOf(*p, at.Child("seLinuxChangePolicy"), corev1.SELinuxChangePolicyMountOption, corev1.SELinuxChangePolicyRecursive)...)
+	}
+	return errs
+}
+
+// checkSecurity checks the security context of one container.
+func (c *checker) checkSecurity(sc *corev1.SecurityContext, at *field.Path) field.ErrorList {
+	if sc == nil {
+		return nil
+	}
+	var errs field.ErrorList
+	privileged := ptr.Deref(sc.Privileged, false)
+	if privileged && !c.AllowPrivileged {
+		errs = append(errs, field.Forbidden(at.Child("privileged"), "disallowed by cluster policy"))
+	}
+	if sc.RunAsUser != nil {
+		errs = append(errs, check.Each(at.Child("runAsUser"), *sc.RunAsUser, validation.IsValidUserID(*sc.RunAsUser))...)
+	}
+	if sc.RunAsGroup != nil {
+		errs = append(errs, check.Each(at.Child("runAsGroup"), *sc.RunAsGroup, validation.IsValidGroupID(*sc.RunAsGroup))...)
+	}
+	if p := sc.ProcMount; p != nil {
+		errs = append(errs, check.OneOf(*p, at.Child("procMount"), corev1.DefaultProcMount, corev1.UnmaskedProcMount)...)
+		if *p == corev1.UnmaskedProcMount && ptr.Deref(c.spec.HostUsers, true) {
+			errs = append(errs, field.Invalid(at.Child("procMount"), *p, "`hostUsers` must be false to use `Unmasked`"))
+		}
+	}
+	errs = append(errs, checkSeccomp(sc.SeccompProfile, at.Child("seccompProfile"))...)
+	if sc.AllowPrivilegeEscalation != nil && !*sc.AllowPrivilegeEscalation {
+		if privileged {
+			errs = append(errs, field.Invalid(at, check.GoNames(sc), "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"))
+		}
+		if sc.Capabilities != nil && slices.ContainsFunc(sc.Capabilities.Add, func(c corev1.Capability) bool { return c == "CAP_SYS_ADMIN" }) {
+			errs = append(errs, field.Invalid(at, check.GoNames(sc), "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"))
+		}
+	}
+	errs = append(errs, checkWindows(sc.WindowsOptions, at.Child("windowsOptions"))...)
+	return append(errs, checkAppArmor(sc.AppArmorProfile, at.Child("appArmorProfile"))...)
+}
+
+func checkSeccomp(p *corev1.SeccompProfile, at *field.Path) field.ErrorList {
+	if p == nil {
+		return nil
+	}
+	if p.Type == "" {
+		return field.ErrorList{field.Required(at.Child("type"), "type is required when seccompProfile is set")}
+	}
+	errs := check.OneOf(p.Type, at.Child("type"), corev1.SeccompProfileTypeLocalhost, corev1.SeccompProfileTypeRuntimeDefault, corev1.SeccompProfileTypeUnconfined)
+	profile := at.Child("localhostProfile")
+	switch {
+	case p.Type == corev1.SeccompProfileTypeLocalhost && p.LocalhostProfile == nil:
+		errs = append(errs, field.Required(profile, "must be set when seccomp type is Localhost"))
+	case p.Type == corev1.SeccompProfileTypeLocalhost:
+		errs = append(errs, descendingPath(*p.LocalhostProfile, profile)...)
+	case p.LocalhostProfile != nil:
+		errs = append(errs, field.Invalid(profile, p, "can only be set when seccomp type is Localhost"))
+	}
+	return errs
+}
+
+func checkAppArmor(p *corev1.AppArmorProfile, at *field.Path) field.ErrorList {
+	if p == nil {
+		return nil
+	}
+	profile := at.Child("localhostProfile")
+	switch p.Type {
+	case corev1.AppArmorProfileTypeLocalhost:
+		switch {
+		case p.LocalhostProfile == nil:
+			return field.ErrorList{field.Required(profile, "must be set when AppArmor type is Localhost")}
+		case strings.TrimSpace(*p.LocalhostProfile) != *p.LocalhostProfile:
+			return field.ErrorList{field.Invalid(profile, *p.LocalhostProfile, "must not be padded with whitespace")}
+		case *p.LocalhostProfile == "":
+			return field.ErrorList{field.Required(profile, "must be set when AppArmor type is Localhost")}
+		case len(*p.LocalhostProfile) > maxAppArmorName:
+			return field.ErrorList{field.TooLong(profile, *p.LocalhostProfile, maxAppArmorName)}
+		}
+	case corev1.AppArmorProfileTypeRuntimeDefault, corev1.AppArmorProfileTypeUnconfined:
+		if p.LocalhostProfile != nil {
+			return field.ErrorList{field.Invalid(profile, p.LocalhostProfile, "can only be set when AppArmor type is Localhost")}
+		}
+	case "":
+		return field.ErrorList{field.Required(at.Child("type"), "type is required when appArmorProfile is set")}
+	default:
+		return check.OneOf(p.Type, at.Child("type"), corev1.AppArmorProfileTypeLocalhost, corev1.AppArmorProfileTypeRuntimeDefault, corev1.AppArmorProfileTypeUnconfined)
+	}
+	return nil
+}
+
+func checkWindows(w *corev1.WindowsSecurityContextOptions, at *field.Path) field.ErrorList {
+	if w == nil {
+		return nil
+	}
+	var errs field.ErrorList
+	if n := w.GMSACredentialSpecName; n != nil {
+		errs = append(errs, check.Each(at.Child("gmsaCredentialSpecName"), *n, check.Subdomain(*n))...)
+	}
+	if s := w.GMSACredentialSpec; s != nil {
+		switch {
+		case *s == "":
+			errs = append(errs, field.Invalid(at.Child("gmsaCredentialSpec"), *s, "gmsaCredentialSpec cannot be an empty string"))
+		case len(*s) > maxGMSASpec:
+			errs = append(errs, field.Invalid(at.Child("gmsaCredentialSpec"), *s, fmt.Sprintf("gmsaCredentialSpec size must be under %d KiB", maxGMSASpec/1024)))
+		}
+	}
+	if u := w.RunAsUserName; u != nil {
+		switch {
+		case *u == "":
+			errs = append(errs, field.Invalid(at.Child("runAsUserName"), *u, "runAsUserName cannot be an empty string"))
+		case strings.ContainsFunc(*u, func(r rune) bool { return r < ' ' || r == 0x7f }):
+			errs = append(errs, field.Invalid(at.Child("runAsUserName"), *u, "runAsUserName cannot contain control characters"))
+		case strings.Count(*u, `\`) > 1:
+			errs = append(errs, field.Invalid(at.Child("runAsUserName"), *u, "runAsUserName cannot contain more than one backslash"))
+		case len(*u) > maxRunAsUserName:
+			errs = append(errs, field.Invalid(at.Child("runAsUserName"), *u, fmt.Sprintf("runAsUserName's length must be under %d characters", maxRunAsUserName+1)))
+		}
+	}
+	return errs
+}
+
+func (c *checker) checkSysctls(sysctls []corev1.Sysctl, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	seen := map[string]bool{}
+	for i, s := range sysctls {
+		at := path.Index(i).Child("name")
+		switch {
+		case s.Name == "":
+			errs = append(errs, field.Required(at, ""))
+		case len(s.Name) > maxSysctlName || !sysctlForm.MatchString(s.Name):
+			errs = append(errs, field.Invalid(at, s.Name, fmt.Sprintf("must have at most %d characters and match regex %s", maxSysctlName, sysctlPattern)))
+		case seen[s.Name]:
+			errs = append(errs, field.Duplicate(at, s.Name))
+		}
+		seen[s.Name] = true
+		name := strings.ReplaceAll(s.Name, "/", ".")
+		if c.spec.HostNetwork && strings.HasPrefix(name, "net.") {
+			errs = append(errs, field.Invalid(at, s.Name, "may not be specified when 'hostNetwork' is true"))
+		}
+		ipc := strings.HasPrefix(name, "kernel.shm") || strings.HasPrefix(name, "kernel.msg") || name == "kernel.sem" || strings.HasPrefix(name, "fs.mqueue.")
+		if c.spec.HostIPC && ipc {
+			errs = append(errs, field.Invalid(at, s.Name, "may not be specified when 'hostIPC' is true"))
+		}
+	}
+	return errs
+}
+
+// validateAnnotations checks annotations that mean something for pods, and any other's key.
+func validateAnnotations(annotations map[string]string, s *corev1.PodSpec, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for _, k := range check.Sorted(annotations) {
+		v := annotations[k]
+		switch {
+		case k == corev1.TolerationsAnnotationKey || k == corev1.TaintsAnnotationKey:
+		case k == corev1.PodDeletionCost:
+			errs = append(errs, deletionCost(v, path.Key(k))...)
+		case k == corev1.SeccompPodAnnotationKey || strings.HasPrefix(k, corev1.SeccompContainerAnnotationKeyPrefix):
+			errs = append(errs, seccompAnnotation(v, path.Child(k))...)
+		case strings.HasPrefix(k, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix):
+			errs = append(errs, appArmorAnnotation(k, v, s, path)...)
+		}
+	}
+	return errs
+}
+
+func deletionCost(v string, at *field.Path) field.ErrorList {
+	form := regexp.MustCompile(`^(-[1-9][0-9]*|0|[1-9][0-9]*)$`)
+	if form.MatchString(v) && len(v) <= 11 {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(at, v, "must be a 32bit integer")}
+}
+
+func seccompAnnotation(v string, at *field.Path) field.ErrorList {
+	switch {
+	case v == corev1.SeccompProfileRuntimeDefault, v == corev1.DeprecatedSeccompProfileDockerDefault, v == corev1.SeccompProfileNameUnconfined:
+		return nil
+	case strings.HasPrefix(v, corev1.SeccompLocalhostProfileNamePrefix):
+		return descendingPath(strings.TrimPrefix(v, corev1.SeccompLocalhostProfileNamePrefix), at)
+	}
+	return field.ErrorList{field.Invalid(at, v, "must be a valid seccomp profile")}
+}
+
+func appArmorAnnotation(k, v string, s *corev1.PodSpec, path *field.Path) field.ErrorList {
+	name := strings.TrimPrefix(k, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix)
+	found := false
+	eachLifecycle(s, func(ctr *corev1.Container) { found = found || ctr.Name == name })
+	var errs field.ErrorList
+	if !found {
+		errs = append(errs, field.Invalid(path.Key(k), name, "container not found"))
+	}
+	if v != "" && v != corev1.DeprecatedAppArmorBetaProfileRuntimeDefault && v != corev1.DeprecatedAppArmorBetaProfileNameUnconfined && !strings.HasPrefix(v, corev1.DeprecatedAppArmorBetaProfileNamePrefix) {
+		errs = append(errs, field.Invalid(path.Key(k), v, fmt.Sprintf("invalid AppArmor profile name: %q", v)))
+	}
+	return errs
+}
