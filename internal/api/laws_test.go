@@ -28,7 +28,9 @@ const rounds = 60
 func filler(seed int64) *randfill.Filler {
 	own := func(serializer.CodecFactory) []any {
 		return []any{
-			func(q *resource.Quantity, c randfill.Continue) { *q = *resource.NewMilliQuantity(c.Int63n(1<<40)-1<<20, resource.DecimalSI) },
+			func(q *resource.Quantity, c randfill.Continue) {
+				*q = *resource.NewMilliQuantity(c.Int63n(1<<40)-1<<20, resource.DecimalSI)
+			},
 			func(i *intstr.IntOrString, c randfill.Continue) {
 				if c.Bool() {
 					*i = intstr.FromInt32(c.Int31())
@@ -37,11 +39,15 @@ func filler(seed int64) *randfill.Filler {
 				}
 			},
 			func(r *runtime.RawExtension, c randfill.Continue) { r.Raw, r.Object = []byte(`{"a":1}`), nil },
-			func(v *corev1.PodOS, c randfill.Continue) { v.Name = []corev1.OSName{corev1.Linux, corev1.Windows, "x"}[c.Intn(3)] },
+			func(v *corev1.PodOS, c randfill.Continue) {
+				v.Name = []corev1.OSName{corev1.Linux, corev1.Windows, "x"}[c.Intn(3)]
+			},
 			func(t *corev1.ServiceType, c randfill.Continue) {
 				*t = []corev1.ServiceType{"", corev1.ServiceTypeClusterIP, corev1.ServiceTypeNodePort, corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeExternalName}[c.Intn(5)]
 			},
-			func(t *corev1.LimitType, c randfill.Continue) { *t = []corev1.LimitType{corev1.LimitTypeContainer, corev1.LimitTypePod}[c.Intn(2)] },
+			func(t *corev1.LimitType, c randfill.Continue) {
+				*t = []corev1.LimitType{corev1.LimitTypeContainer, corev1.LimitTypePod}[c.Intn(2)]
+			},
 			func(p **corev1.ContainerRestartPolicy, c randfill.Continue) {
 				if c.Bool() {
 					*p = ptr.To(corev1.ContainerRestartPolicyAlways)

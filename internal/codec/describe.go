@@ -81,6 +81,18 @@ func describeMessage(d *kind.Definition, c *watchcache.Collection) {
 	}
 }
 
+// Stamp is a version made from bytes that were just stored.
+func Stamp(d *kind.Definition, value []byte, revision storage.Revision) (*watchcache.Version, error) {
+	var blob []byte
+	var err error
+	if IsTree(d) {
+		blob, err = restampTree(value, revision)
+	} else if blob, err = storedMessage(d, value); err == nil {
+		blob, err = restamp(blob, revision)
+	}
+	return &watchcache.Version{Revision: revision, Blob: blob}, err
+}
+
 // storedMessage returns the protobuf message in a stored value. Values stored in
 // another form are decoded and encoded once.
 func storedMessage(d *kind.Definition, value []byte) ([]byte, error) {

@@ -14,7 +14,7 @@ import (
 )
 
 // Item is one object on its way to a client, in the version of Definition: a stored
-// version as the cache keeps it, or an object in hand (of the hub's type).
+// version as the cache keeps it, or an object in hand (of the hub's type), or both when it was just written.
 type Item struct {
 	Definition *kind.Definition
 	Version    *watchcache.Version
@@ -66,12 +66,8 @@ func DecodeVersion(hub *kind.Definition, v *watchcache.Version) (object.Object, 
 // JSON returns the item's JSON object. For Go types it is without apiVersion and
 // kind, as list items are; see WithType.
 func (i *Item) JSON() ([]byte, error) {
-	if i.Version == nil {
-		obj, err := FromHub(i.Definition, i.Object)
-		if err != nil {
-			return nil, err
-		}
-		return marshalItem(obj)
+	if i.Version == nil || i.Object != nil {
+		return i.transient()
 	}
 	if i.Version.Err != nil {
 		return nil, i.Version.Err
@@ -80,6 +76,26 @@ func (i *Item) JSON() ([]byte, error) {
 		return i.Version.Blob, nil
 	}
 	return jsonForms.of(i)
+}
+
+// transient encodes an object in hand. What was written is shown as it reads back, so
+// that the answer to a write is that to the next read.
+func (i *Item) transient() ([]byte, error) {
+	hub := i.Object
+	if i.Version != nil {
+		if i.tree() && i.Definition.Convert == nil {
+			return i.Version.Blob, nil
+		}
+		var err error
+		if hub, err = DecodeVersion(i.Definition.Hub(), i.Version); err != nil {
+			return nil, err
+		}
+	}
+	obj, err := FromHub(i.Definition, hub)
+	if err != nil {
+		return nil, err
+	}
+	return marshalItem(obj)
 }
 
 // marshalItem encodes an object as a list item: Go types lose their type.

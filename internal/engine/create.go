@@ -102,7 +102,7 @@ func (e *Engine) finishCreate(ctx context.Context, c *Call, obj object.Object, o
 			obj.SetName(generateName(obj.GetGenerateName()))
 		}
 		request.Name = obj.GetName()
-		stored, err := e.checkAndStoreNew(ctx, c, d, obj, request)
+		item, err := e.checkAndStoreNew(ctx, c, d, obj, request)
 		if apierrors.IsAlreadyExists(err) && generated {
 			if try < maxNameTries {
 				continue
@@ -112,7 +112,7 @@ func (e *Engine) finishCreate(ctx context.Context, c *Call, obj object.Object, o
 		if err != nil {
 			return Result{}, err
 		}
-		return Result{Item: codec.Item{Definition: c.Definition, Object: stored}, Created: true}, nil
+		return Result{Item: item, Created: true}, nil
 	}
 }
 
@@ -165,28 +165,32 @@ func (e *Engine) change(ctx context.Context, c *Call, r *admission.Request) (obj
 }
 
 // checkAndStoreNew validates a new object and stores it.
-func (e *Engine) checkAndStoreNew(ctx context.Context, c *Call, d *kind.Definition, obj object.Object, r *admission.Request) (object.Object, error) {
+func (e *Engine) checkAndStoreNew(ctx context.Context, c *Call, d *kind.Definition, obj object.Object, r *admission.Request) (item codec.Item, err error) {
 	c.Trace.Enter(trace.Check)
 	dropDuplicateOwners(c, obj)
 	e.prepareNew(ctx, d, obj)
 	if errs := e.validateNew(ctx, d, obj); len(errs) > 0 {
-		return nil, invalid(d, obj.GetName(), errs)
+		return item, invalid(d, obj.GetName(), errs)
 	}
 	if d.Warnings != nil {
 		c.Warn(d.Warnings(ctx, obj, nil)...)
 	}
 	before := len(r.Warnings())
-	err := e.Admission.Chain().Check(ctx, r)
+	err = e.Admission.Chain().Check(ctx, r)
 	c.Warn(r.Warnings()[before:]...)
 	if err != nil {
-		return nil, err
+		return item, err
 	}
 	for try := 1; ; try++ {
-		stored, err := e.storeNew(ctx, c, d, obj, r.DryRun)
+		chosen := obj
+		if d.Reserve != nil { // each try chooses anew
+			chosen = object.Copy(obj)
+		}
+		item, err = e.storeNew(ctx, c, d, chosen, r.DryRun)
 		if errors.Is(err, errCompanionTaken) && try < maxReserveTries {
 			continue
 		}
-		return stored, err
+		return item, err
 	}
 }
 
@@ -203,16 +207,17 @@ func (e *Engine) prepareNew(ctx context.Context, d *kind.Definition, obj object.
 // errCompanionTaken says that something chosen by Reserve was taken in the meantime.
 var errCompanionTaken = errors.New("what was reserved has been taken")
 
-func (e *Engine) storeNew(ctx context.Context, c *Call, d *kind.Definition, obj object.Object, dry bool) (object.Object, error) {
+func (e *Engine) storeNew(ctx context.Context, c *Call, d *kind.Definition, obj object.Object, dry bool) (item codec.Item, err error) {
+	item = codec.Item{Definition: c.Definition, Object: obj}
 	key := e.key(d, c.Namespace, obj.GetName())
 	txn := storage.Txn{If: []storage.Condition{{Key: key}}}
 	companions, err := e.reserve(ctx, d, obj, nil, dry, &txn)
 	if err != nil {
-		return nil, err
+		return item, err
 	}
 	value, err := codec.EncodeStored(d, obj)
 	if err != nil {
-		return nil, err
+		return item, err
 	}
 	op := storage.Op{Key: key, Value: value}
 	if d.Expire != nil {
@@ -221,21 +226,22 @@ func (e *Engine) storeNew(ctx context.Context, c *Call, d *kind.Definition, obj 
 	txn.Then = append([]storage.Op{op}, txn.Then...)
 	if dry {
 		if _, exists := e.view(d).Get(object.Key(c.Namespace, obj.GetName())); exists {
-			return nil, e.alreadyExists(d, c.Namespace, obj.GetName())
+			return item, e.alreadyExists(d, c.Namespace, obj.GetName())
 		}
-		return obj, nil
+		return item, nil
 	}
 	c.Trace.Enter(trace.Commit)
 	revision, err := e.Store.Commit(ctx, txn)
 	if err != nil {
-		return nil, e.createError(err, d, c.Namespace, obj.GetName(), key, companions)
+		return item, e.createError(err, d, c.Namespace, obj.GetName(), key, companions)
 	}
 	obj.SetResourceVersion(codec.FormatRevision(revision))
 	c.sawRevision(revision)
 	if c.Trace != nil {
 		c.Trace.Name = obj.GetName()
 	}
-	return obj, nil
+	item.Version, err = codec.Stamp(d, value, revision)
+	return item, err
 }
 
 func (e *Engine) createError(err error, d *kind.Definition, namespace, name, key string, companions map[string]kind.Companion) error {

@@ -61,6 +61,9 @@ func (e *Engine) deleteOnce(ctx context.Context, c *Call, d *kind.Definition, ol
 	}
 	obj := object.Copy(old)
 	stays, changed, graceful := e.mark(d, obj, &options)
+	if dryRun(options.DryRun) && !stays {
+		return deleted(c, obj), nil
+	}
 	if dryRun(options.DryRun) {
 		return Result{Item: codec.Item{Definition: c.Definition, Object: obj}}, nil
 	}
@@ -119,7 +122,7 @@ func (e *Engine) mark(d *kind.Definition, obj object.Object, options *metav1.Del
 		held, changed = true, changed || !already
 	}
 	if !held && !graceful {
-		if !already { // what is answered shows that it was deleted
+		if !already && d.Grace != nil { // what is answered shows that it was deleted
 			setDeleted(obj, now, 0)
 		}
 		return false, true, false
@@ -158,14 +161,12 @@ func (e *Engine) shorten(d *kind.Definition, obj object.Object, options *metav1.
 	if period >= current {
 		return true, changed, true
 	}
-	if period == 0 && len(obj.GetFinalizers()) == 0 {
-		return false, true, false
-	}
 	start := obj.GetDeletionTimestamp().Add(-time.Duration(current) * time.Second)
 	end := metav1.NewTime(start.Add(time.Duration(period) * time.Second))
 	obj.SetDeletionTimestamp(&end)
 	obj.SetDeletionGracePeriodSeconds(&period)
-	return true, true, period > 0
+	stays = period > 0 || len(obj.GetFinalizers()) > 0
+	return stays, true, period > 0
 }
 
 // setPropagation adds or removes the finalizers that make the garbage collector

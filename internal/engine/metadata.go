@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 
+	"github.com/timonel/timonel/internal/codec"
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -35,6 +37,7 @@ func generateName(prefix string) string {
 // validateNew reports all that is wrong with a new object: its metadata first.
 func (e *Engine) validateNew(ctx context.Context, d *kind.Definition, obj object.Object) field.ErrorList {
 	errs := apivalidation.ValidateObjectMetaAccessor(obj, d.Namespaced(), checkName(d), field.NewPath("metadata"))
+	errs = append(errs, validateFinalizers(d, obj)...)
 	if d.Validate != nil {
 		errs = append(errs, d.Validate(ctx, obj)...)
 	}
@@ -46,6 +49,7 @@ func (e *Engine) validateUpdate(ctx context.Context, d *kind.Definition, view *k
 	path := field.NewPath("metadata")
 	errs := apivalidation.ValidateObjectMetaAccessorUpdate(obj, old, path)
 	errs = append(errs, apivalidation.ValidateObjectMetaAccessor(obj, d.Namespaced(), anyName, path)...)
+	errs = append(errs, validateFinalizers(d, obj)...)
 	switch {
 	case view != nil:
 		if view.Validate != nil {
@@ -55,6 +59,20 @@ func (e *Engine) validateUpdate(ctx context.Context, d *kind.Definition, view *k
 		errs = append(errs, d.ValidateUpdate(ctx, obj, old)...)
 	case d.Validate != nil:
 		errs = append(errs, d.Validate(ctx, obj)...)
+	}
+	return errs
+}
+
+// standardFinalizers are those that need no domain.
+var standardFinalizers = []string{"kubernetes", metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents}
+
+// validateFinalizers wants finalizers of built-in kinds to be qualified names.
+func validateFinalizers(d *kind.Definition, obj object.Object) field.ErrorList {
+	var errs field.ErrorList
+	for i, f := range obj.GetFinalizers() {
+		if !strings.Contains(f, "/") && !slices.Contains(standardFinalizers, f) && !codec.IsTree(d) {
+			errs = append(errs, field.Invalid(field.NewPath("metadata", "finalizers").Index(i), f, "name is neither a standard finalizer name nor is it fully qualified"))
+		}
 	}
 	return errs
 }

@@ -114,7 +114,8 @@ func (o objects) Create(ctx context.Context, resource schema.GroupResource, obj 
 		return nil, invalid(d, obj.GetName(), errs)
 	}
 	codec.SetKind(obj, d.GroupVersionKind())
-	return o.e.storeNew(ctx, c, d, obj, false)
+	_, err = o.e.storeNew(ctx, c, d, obj, false)
+	return obj, err
 }
 
 // Delete is documented at kind.Objects.

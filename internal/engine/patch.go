@@ -16,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/yaml"
 )
 
 // Patch changes a part of an object, on the newest state and again on what another
@@ -168,27 +167,15 @@ func (e *Engine) strict(c *Call, errs []error, undecodable func(error) error) er
 
 // apply is server-side apply (KEP-555): it creates the object if there is none.
 func (e *Engine) apply(ctx context.Context, c *Call, body []byte, options metav1.PatchOptions) (Result, error) {
-	applied := &unstructured.Unstructured{}
-	doc, err := yaml.YAMLToJSON(body)
+	applied, err := parseApply(c, body)
 	if err != nil {
-		return Result{}, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
-	}
-	if c.Strictness != codec.Ignore {
-		if _, err := yaml.YAMLToJSONStrict(body); err != nil {
-			if c.Strictness == codec.Strict {
-				return Result{}, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
-			}
-			c.Warn(err.Error())
-		}
-	}
-	if err := json.Unmarshal(doc, &applied.Object); err != nil || applied.Object == nil {
-		return Result{}, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
+		return Result{}, err
 	}
 	force := options.Force != nil && *options.Force
 	owners := e.owners(c)
 	result, err := e.write(ctx, c, writeOptions{
 		verb: "patch", manager: options.FieldManager, dryRun: dryRun(options.DryRun), options: &options, owned: true,
-		versionText: applied.GetResourceVersion(), uid: applied.GetUID(),
+		versionText: applied.GetResourceVersion(),
 	}, func(old object.Object) (object.Object, error) {
 		c.Trace.Enter(trace.Decode)
 		return owners.Apply(old, applied.DeepCopy(), options.FieldManager, force, e.Now())
@@ -217,4 +204,19 @@ func (e *Engine) apply(ctx context.Context, c *Call, body []byte, options metav1
 		return e.apply(ctx, c, body, options)
 	}
 	return result, err
+}
+
+// parseApply reads an applied configuration, with keys that are given twice dealt with as the request wants it.
+func parseApply(c *Call, body []byte) (*unstructured.Unstructured, error) {
+	applied, strict, err := patch.ParseApply(body)
+	if err != nil || len(strict) == 0 || c.Strictness == codec.Ignore {
+		return applied, err
+	}
+	if c.Strictness == codec.Strict {
+		return nil, patch.StrictApply(strict)
+	}
+	for _, err := range strict {
+		c.Warn(err.Error())
+	}
+	return applied, nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/timonel/timonel/internal/codec"
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
+	"github.com/timonel/timonel/internal/patch"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -63,7 +64,7 @@ func (e *Engine) updateScale(ctx context.Context, c *Call, body Body, options me
 
 func (e *Engine) patchScale(ctx context.Context, c *Call, patchType types.PatchType, body []byte, options metav1.PatchOptions) (Result, error) {
 	if patchType == types.ApplyYAMLPatchType {
-		return Result{}, apierrors.NewBadRequest("server-side apply of the scale subresource is not supported yet")
+		return e.applyScale(ctx, c, body, options)
 	}
 	as := *c
 	as.Definition = scaleDefinition
@@ -90,11 +91,42 @@ var scaleDefinition = &kind.Definition{
 	New: kind.Of[autoscalingv1.Scale](),
 }
 
+// scaleOwners keeps the managedFields of a Scale, from which those of its object follow.
+var scaleOwners = patch.NewOwnership(patch.OwnershipOptions{
+	Kind: scaleKind, Subresource: "scale", New: kind.Of[autoscalingv1.Scale](),
+})
+
+// applyScale is server-side apply to a scale.
+func (e *Engine) applyScale(ctx context.Context, c *Call, body []byte, options metav1.PatchOptions) (Result, error) {
+	applied, err := parseApply(c, body)
+	if err != nil {
+		return Result{}, err
+	}
+	force := options.Force != nil && *options.Force
+	return e.writeScale(ctx, c, writeOptions{
+		verb: "patch", manager: options.FieldManager, dryRun: dryRun(options.DryRun), options: &options, owned: true,
+		versionText: applied.GetResourceVersion(), uid: applied.GetUID(),
+	}, func(now *autoscalingv1.Scale) (*autoscalingv1.Scale, error) {
+		merged, err := scaleOwners.Apply(now, applied.DeepCopy(), options.FieldManager, force, e.Now())
+		if err != nil {
+			return nil, err
+		}
+		return merged.(*autoscalingv1.Scale), nil
+	})
+}
+
 // writeScale changes an object's replicas through its scale and answers with the scale.
 func (e *Engine) writeScale(ctx context.Context, c *Call, o writeOptions, transform func(now *autoscalingv1.Scale) (*autoscalingv1.Scale, error)) (Result, error) {
-	result, err := e.write(ctx, c, o, func(old object.Object) (object.Object, error) {
+	apiVersion := c.Definition.Hub().APIVersion()
+	paths := patch.ScalePaths{apiVersion: c.Sub.Scale.ReplicasPath}
+	through := o
+	through.owned = true // the owners of a scale are those of one field of the object
+	result, err := e.write(ctx, c, through, func(old object.Object) (object.Object, error) {
 		now, err := scaleOf(c.Sub.Scale, old)
 		if err != nil {
+			return nil, err
+		}
+		if now.ManagedFields, err = paths.ToScale(old.GetManagedFields(), apiVersion); err != nil {
 			return nil, err
 		}
 		scale, err := transform(now)
@@ -107,9 +139,23 @@ func (e *Engine) writeScale(ctx context.Context, c *Call, o writeOptions, transf
 		if o.verb == "patch" && scale.ResourceVersion != "" && scale.ResourceVersion != old.GetResourceVersion() {
 			return nil, apierrors.NewConflict(c.Definition.GroupResource(), c.Name, errModified)
 		}
+		if !o.owned {
+			manager := o.manager
+			if manager == "" {
+				manager = c.Manager
+			}
+			scale = object.Copy(scale)
+			scale.ManagedFields = nil
+			scaleOwners.Update(now, scale, manager, e.Now())
+		}
+		owners, err := paths.FromScale(old.GetManagedFields(), scale.ManagedFields, apiVersion)
+		if err != nil {
+			return nil, err
+		}
 		if err := c.Sub.Scale.Set(old, scale.Spec.Replicas); err != nil {
 			return nil, fmt.Errorf("scale %s: %w", c.Name, err)
 		}
+		old.SetManagedFields(owners)
 		return old, nil
 	})
 	if err != nil {

@@ -244,7 +244,7 @@ func (e *Engine) store(ctx context.Context, c *Call, d *kind.Definition, dry boo
 	if err != nil {
 		return Result{}, err
 	}
-	if len(txn.Then) > 0 { // Reserve may have filled in what it chose
+	if d.Reserve != nil { // it may have filled in what it chose, with companions (IPs) or without (node ports)
 		if value, err = codec.EncodeStored(d, obj); err != nil {
 			return Result{}, err
 		}
@@ -264,7 +264,8 @@ func (e *Engine) store(ctx context.Context, c *Call, d *kind.Definition, dry boo
 	}
 	obj.SetResourceVersion(codec.FormatRevision(now))
 	c.sawRevision(now)
-	return result, nil
+	result.Item.Version, err = codec.Stamp(d, value, now)
+	return result, err
 }
 
 // companionError keeps a conflict about the object itself, for the retry, and turns one

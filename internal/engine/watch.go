@@ -10,6 +10,7 @@ import (
 	"github.com/timonel/timonel/internal/storage/watchcache"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // Watch is a running watch: first what is there already, then every change.
@@ -33,7 +34,7 @@ func (e *Engine) Watch(ctx context.Context, c *Call, options metav1.ListOptions)
 	query.Limit = 0
 	at, err := strconv.ParseUint(orZero(options.ResourceVersion), 10, 63)
 	if err != nil {
-		return nil, invalidVersion(options.ResourceVersion, err)
+		return nil, plain("%v", field.Invalid(field.NewPath("resourceVersion"), options.ResourceVersion, err.Error()))
 	}
 	view := e.view(c.Definition)
 	initial := at == 0

@@ -103,7 +103,7 @@ func (x *exchange) checkList(o *metav1.ListOptions) error {
 	}
 	if o.LabelSelector != "" {
 		if _, err := labels.Parse(o.LabelSelector); err != nil {
-			return apierrors.NewBadRequest(fmt.Sprintf("unable to parse requirement: %v", err))
+			return apierrors.NewBadRequest(err.Error())
 		}
 	}
 	return nil
@@ -146,7 +146,7 @@ func (x *exchange) deleteOptions() (*metav1.DeleteOptions, error) {
 		if err != nil {
 			return nil, err
 		}
-		if o, err = codec.DecodeDeleteOptions(b, media, x.request.Definition.GroupVersion()); err != nil {
+		if o, err = codec.DecodeDeleteOptions(b, media, x.Engine.Registered); err != nil {
 			return nil, err
 		}
 	} else {

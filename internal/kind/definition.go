@@ -321,6 +321,11 @@ func (d *Definition) Complete() {
 	if d.StatusFields == nil && d.Subresources["status"] != nil {
 		d.StatusFields = []string{"status"}
 	}
+	for _, sub := range d.Subresources {
+		if sub.Scale != nil && sub.Kind.Empty() {
+			sub.Kind = schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}
+		}
+	}
 	for i := range d.Fields {
 		if d.Fields[i].Path == "" {
 			d.Fields[i].Path = d.Fields[i].Label

@@ -127,7 +127,7 @@ func (a *Agent) open(ctx context.Context) error {
 	if a.runtime, err = a.connect(a.cfg.RuntimeEndpoint); err != nil {
 		return err
 	}
-	a.events = newRecorder(ctx, a.client, a.cfg.NodeName)
+	a.events = newRecorder(a.client, a.cfg.NodeName)
 	a.objects = newObjectCache(ctx, a.client)
 	a.tokens = newTokenSource(a.client)
 	a.images = newImageStore(a.runtime)

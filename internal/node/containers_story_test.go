@@ -446,3 +446,119 @@ func TestContainersSandboxLost(t *testing.T) {
 	}
 	c.waitEvent("lost", "SandboxChanged")
 }
+
+// Host network, an ephemeral container, a refused resize, a rotated log.
+func TestContainersOddities(t *testing.T) {
+	c := newCluster(t)
+	host := pod("host", words("id then serve 127.0.0.1:18777"))
+	host.Spec.HostNetwork = true
+	host.Spec.Containers[0].ReadinessProbe = &v1.Probe{PeriodSeconds: 1, ProbeHandler: v1.ProbeHandler{HTTPGet: &v1.HTTPGetAction{Port: intstr.FromInt32(18777)}}}
+	c.create(host)
+	got := c.wait("host", "ready", running)
+	if got.Status.PodIP != "127.0.0.1" {
+		t.Errorf("host: address %s", got.Status.PodIP)
+	}
+
+	p := pod("p", words("echo one then polite"))
+	p.Spec.Containers[0].Resources.Requests = v1.ResourceList{v1.ResourceCPU: resource.MustParse("10m")}
+	c.create(p)
+	got = c.wait("p", "running", running).DeepCopy()
+	got.Spec.EphemeralContainers = []v1.EphemeralContainer{{
+		EphemeralContainerCommon: v1.EphemeralContainerCommon(containerSpecOf("debug", words("echo hello then cat /proc/1/cmdline"))), TargetContainerName: "c0",
+	}}
+	got.Spec.Containers[0].Resources.Requests = v1.ResourceList{v1.ResourceCPU: resource.MustParse("20m")}
+	got.Generation = 2
+	if _, err := c.client.CoreV1().Pods("default").Update(context.Background(), got, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	got = c.wait("p", "debugged", func(p *v1.Pod) bool {
+		return p != nil && len(p.Status.EphemeralContainerStatuses) == 1 && p.Status.EphemeralContainerStatuses[0].State.Terminated != nil
+	})
+	if log := c.log(p, "debug"); !strings.HasPrefix(log, "hello\n/toolbox\x00echo\x00one") {
+		t.Errorf("debug said %q", log)
+	}
+	if cpu := state(got, "c0").Resources.Requests[v1.ResourceCPU]; cpu.String() != "10m" || condition(&got.Status, v1.PodResizePending).Reason != v1.PodReasonInfeasible || got.Status.ObservedGeneration != 2 {
+		t.Errorf("resize: %v %s", cpu.String(), describe(got))
+	}
+	if state(got, "c0").RestartCount != 0 || !running(got) {
+		t.Errorf("p: %s", describe(got))
+	}
+
+	for id, file := range c.agent.runningLogs() {
+		if !strings.Contains(file, "_p_") {
+			continue
+		}
+		if err := c.agent.rotateLog(context.Background(), id, file, 1, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		old, err := rotatedLogs(file)
+		if err != nil || len(old) != 1 {
+			t.Errorf("rotated logs %v %v", old, err)
+		}
+		if _, err := os.Stat(file); err != nil {
+			t.Errorf("no new log: %v", err)
+		}
+	}
+	links, _ := filepath.Glob(filepath.Join(c.agent.cfg.ContainerLogDir, "p_default_c0-*.log"))
+	if len(links) != 1 {
+		t.Errorf("log links %v", links)
+	}
+	for _, name := range []string{"p", "host"} {
+		c.delete(name, 1)
+		c.wait(name, "gone", gone)
+	}
+	c.nothingLeft(p)
+	c.nothingLeft(host)
+	if links, _ := filepath.Glob(filepath.Join(c.agent.cfg.ContainerLogDir, "*")); len(links) != 0 {
+		t.Errorf("log links left %v", links)
+	}
+}
+
+// Pods with cgroups of their own, limited as a whole.
+func TestContainersPodCgroup(t *testing.T) {
+	c := newCluster(t)
+	c.stop()
+	c.cgroup = "/timonel-test-" + filepath.Base(c.ctd.Dir)
+	c.startAgent()
+	p := pod("p", words("polite"))
+	p.Spec.Containers[0].Resources = v1.ResourceRequirements{Limits: v1.ResourceList{v1.ResourceMemory: resource.MustParse("32Mi"), v1.ResourceCPU: resource.MustParse("500m")}}
+	c.create(p)
+	c.wait("p", "running", running)
+	at := c.agent.cgroups.path(p)
+	dir := filepath.Join(cgroupRoot, "memory", at)
+	file := "memory.limit_in_bytes"
+	if c.agent.machine.cgroup2 {
+		dir, file = filepath.Join(cgroupRoot, at), "memory.max"
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, file)); err != nil || strings.TrimSpace(string(b)) != "33554432" {
+		t.Errorf("pod limit %q %v", b, err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || !strings.Contains(strings.Join(names(entries), " "), strings.TrimPrefix(state(c.last("p"), "c0").ContainerID, "containerd://")) {
+		t.Errorf("the container is not in the pod's cgroup: %v %v", names(entries), err)
+	}
+	c.delete("p", 1)
+	c.wait("p", "gone", gone)
+	c.nothingLeft(p)
+	deadline := time.Now().Add(patience)
+	for {
+		if _, err := os.Stat(dir); os.IsNotExist(err) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the pod's cgroup is left")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	c.stop()
+	for _, root := range []string{"", "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd", "unified"} {
+		_ = os.Remove(filepath.Join(cgroupRoot, root, c.cgroup))
+	}
+}
+
+func names(entries []os.DirEntry) []string {
+	var out []string
+	for _, entry := range entries {
+		out = append(out, entry.Name())
+	}
+	return out
+}

@@ -35,6 +35,7 @@ type cluster struct {
 	ctd    *nodetest.Containerd
 	client *fake.Clientset
 	dir    string
+	cgroup string // parent of the pods' cgroups, if any
 	agent  *Agent
 	stop   func()
 	seen   struct {
@@ -74,7 +75,7 @@ func (c *cluster) startAgent() {
 	}
 	c.agent = New(c.client, Config{
 		NodeName: "node-a", DataDir: c.dir, LogDir: filepath.Join(c.ctd.Dir, "logs"), ContainerLogDir: filepath.Join(c.ctd.Dir, "links"),
-		RuntimeEndpoint: "unix://" + c.ctd.Socket, NodeIP: "127.0.0.1", Version: "v1.37.0-test",
+		RuntimeEndpoint: "unix://" + c.ctd.Socket, NodeIP: "127.0.0.1", Version: "v1.37.0-test", CgroupParent: c.cgroup,
 		Logger: slog.New(slog.NewTextHandler(testWriter{c.t}, &slog.HandlerOptions{Level: level})),
 	})
 	done := make(chan error, 1)

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"context"
 	"fmt"
 
 	v1 "k8s.io/api/core/v1"
@@ -49,8 +48,9 @@ type recorder struct {
 	shutdown func()
 }
 
-func newRecorder(ctx context.Context, client kubernetes.Interface, nodeName string) *recorder {
-	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+// newRecorder records until its shutdown is called.
+func newRecorder(client kubernetes.Interface, nodeName string) *recorder {
+	broadcaster := record.NewBroadcaster()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
 	return &recorder{
 		to:       broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "kubelet", Host: nodeName}),

@@ -94,6 +94,16 @@ func isMountPoint(dir string) (bool, error) {
 	return false, nil
 }
 
+// UnmountVolumes takes off the volumes of pods that an agent with this data directory left mounted,
+// so that the directory can be deleted. The pods must have ended.
+func UnmountVolumes(dataDir string) error {
+	dir, err := filepath.Abs(filepath.Join(dataDir, "pods"))
+	if err != nil {
+		return fmt.Errorf("locate the volumes: %w", err)
+	}
+	return unmountBelow(dir)
+}
+
 // unmountBelow unmounts everything at and below dir, and fails when something
 // stays mounted, so that nobody deletes files through a mount.
 func unmountBelow(dir string) error {

@@ -155,7 +155,7 @@ func (r *Request) resolve(catalog *kind.Catalog, method string) {
 		return
 	}
 	r.Definition = d
-	if d.Scope == kind.Cluster && r.Namespace != "" && d.Plural != "namespaces" {
+	if d.Scope == kind.Cluster && r.Namespace != "" && (d.Plural != "namespaces" || r.Name != r.Namespace) {
 		r.Problem = notFound()
 		return
 	}

@@ -27,7 +27,7 @@ func Version() version.Info {
 	info := version.Info{
 		Major: compatibleMajor, Minor: compatibleMinor, EmulationMajor: compatibleMajor, EmulationMinor: compatibleMinor,
 		MinCompatibilityMajor: "1", MinCompatibilityMinor: "36",
-		GitVersion: compatibleVersion + "+timonel", GitTreeState: "clean",
+		GitVersion: compatibleVersion, GitTreeState: "clean",
 		GoVersion: runtime.Version(), Compiler: runtime.Compiler, Platform: runtime.GOOS + "/" + runtime.GOARCH,
 	}
 	if build, ok := debug.ReadBuildInfo(); ok {

@@ -113,7 +113,7 @@ func statusToV2(m *v1.MetricStatus) v2.MetricStatus {
 	if s := m.Object; s != nil {
 		out.Object = &v2.ObjectMetricStatus{
 			DescribedObject: v2.CrossVersionObjectReference(s.Target), Metric: v2.MetricIdentifier{Name: s.MetricName, Selector: s.Selector},
-			Current: v2.MetricValueStatus{Value: &s.CurrentValue, AverageValue: s.AverageValue},
+			Current: v2.MetricValueStatus{Value: optional(&s.CurrentValue, s.AverageValue), AverageValue: s.AverageValue},
 		}
 	}
 	if s := m.Pods; s != nil {
@@ -131,10 +131,18 @@ func statusToV2(m *v1.MetricStatus) v2.MetricStatus {
 	}
 	if s := m.External; s != nil {
 		out.External = &v2.ExternalMetricStatus{
-			Metric: v2.MetricIdentifier{Name: s.MetricName, Selector: s.MetricSelector}, Current: v2.MetricValueStatus{Value: &s.CurrentValue, AverageValue: s.CurrentAverageValue},
+			Metric: v2.MetricIdentifier{Name: s.MetricName, Selector: s.MetricSelector}, Current: v2.MetricValueStatus{Value: optional(&s.CurrentValue, s.CurrentAverageValue), AverageValue: s.CurrentAverageValue},
 		}
 	}
 	return out
+}
+
+// optional is a current value that v1 always has; beside an average, zero stands for none.
+func optional(q *resource.Quantity, average *resource.Quantity) *resource.Quantity {
+	if q.IsZero() && average != nil {
+		return nil
+	}
+	return q
 }
 
 func deref(q *resource.Quantity) resource.Quantity {

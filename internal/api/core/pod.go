@@ -76,7 +76,7 @@ func preparePod(p *corev1.Pod) {
 			Message: "Scheduling is blocked due to non-empty scheduling gates", LastTransitionTime: metav1.Now(),
 		})
 	}
-	podspec.Prepare(&p.Spec, p.Labels, nil)
+	podspec.PreparePod(p)
 }
 
 func preparePodUpdate(p, old *corev1.Pod) {

@@ -297,6 +297,9 @@ func warnService(s, old *corev1.Service) []string {
 	if s.Spec.Type != corev1.ServiceTypeExternalName && s.Spec.ExternalName != "" {
 		warnings = append(warnings, "spec.externalName is ignored when spec.type is not \"ExternalName\"")
 	}
+	if len(s.Spec.ExternalIPs) > 0 && (old == nil || !slices.Equal(s.Spec.ExternalIPs, old.Spec.ExternalIPs)) {
+		warnings = append(warnings, "spec.externalIPs is deprecated and may no longer be implemented in some clusters")
+	}
 	ips := func(list, before []string, name string) {
 		for i, ip := range list {
 			if ip != corev1.ClusterIPNone && !slices.Contains(before, ip) {

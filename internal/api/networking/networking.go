@@ -1,5 +1,5 @@
-// Package networking holds the kinds of networking.k8s.io that the cluster's own addresses
-// need: IPAddress and ServiceCIDR.
+// Package networking holds the kinds of networking.k8s.io: Ingress, IngressClass and NetworkPolicy, a file each, and
+// those that the cluster's own addresses need, IPAddress and ServiceCIDR.
 package networking
 
 import (
@@ -18,7 +18,7 @@ const group = networkingv1.GroupName
 
 // Definitions lists the kinds of the group; ipAddress is made by [IPAddress], because Services use it too.
 func Definitions(ipAddress *kind.Definition) []*kind.Definition {
-	return []*kind.Definition{ipAddress, ServiceCIDR()}
+	return []*kind.Definition{ingressClass(), ingress(), ipAddress, networkPolicy(), ServiceCIDR()}
 }
 
 // IPAddress is a cluster IP that is taken, and by what.

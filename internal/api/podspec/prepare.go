@@ -2,8 +2,10 @@ package podspec
 
 import (
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -51,12 +53,44 @@ func QOSClass(s *corev1.PodSpec) corev1.PodQOSClass {
 	return corev1.PodQOSBurstable
 }
 
-// Prepare makes a new pod's specification ready to be checked: old is nil for a new pod.
-func Prepare(s *corev1.PodSpec, labels map[string]string, old *corev1.PodSpec) {
-	DropDisabled(s, old)
-	if old == nil {
-		mergeMatchLabels(s, labels)
+// PreparePod makes a new pod ready to be checked, its status aside.
+func PreparePod(p *corev1.Pod) {
+	DropDisabled(&p.Spec, nil)
+	mergeMatchLabels(&p.Spec, p.Labels)
+	appArmorFromAnnotations(p)
+}
+
+// appArmorFromAnnotations turns the annotations in which AppArmor profiles once stood into fields, where there is none.
+func appArmorFromAnnotations(p *corev1.Pod) {
+	if p.Spec.OS != nil && p.Spec.OS.Name == corev1.Windows {
+		return
 	}
+	eachLifecycle(&p.Spec, func(c *corev1.Container) {
+		profile := appArmorOf(p.Annotations[corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix+c.Name])
+		if profile == nil || c.SecurityContext != nil && c.SecurityContext.AppArmorProfile != nil {
+			return
+		}
+		if s := p.Spec.SecurityContext; s != nil && s.AppArmorProfile != nil && equality.Semantic.DeepEqual(s.AppArmorProfile, profile) {
+			return
+		}
+		if c.SecurityContext == nil {
+			c.SecurityContext = &corev1.SecurityContext{}
+		}
+		c.SecurityContext.AppArmorProfile = profile
+	})
+}
+
+// appArmorOf is the profile that an annotation names, nil if none.
+func appArmorOf(annotation string) *corev1.AppArmorProfile {
+	switch local, isLocal := strings.CutPrefix(annotation, corev1.DeprecatedAppArmorBetaProfileNamePrefix); {
+	case annotation == corev1.DeprecatedAppArmorBetaProfileRuntimeDefault:
+		return &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeRuntimeDefault}
+	case annotation == corev1.DeprecatedAppArmorBetaProfileNameUnconfined:
+		return &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeUnconfined}
+	case isLocal && local != "":
+		return &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeLocalhost, LocalhostProfile: &local}
+	}
+	return nil
 }
 
 // mergeMatchLabels turns matchLabelKeys and mismatchLabelKeys of pod (anti-)affinity into requirements on the values that

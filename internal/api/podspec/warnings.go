@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/timonel/timonel/internal/api/check"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -22,6 +23,7 @@ func WarnTemplate(t, old *corev1.PodTemplateSpec, path *field.Path) []string {
 	w := &warner{path: path, spec: &t.Spec}
 	if old == nil {
 		w.deprecatedLabels()
+		w.annotations(t.Annotations)
 		w.mistakes()
 	}
 	w.volumes(old)
@@ -74,6 +76,22 @@ func (w *warner) deprecatedLabels() {
 	for i, t := range w.spec.TopologySpreadConstraints {
 		if text := deprecatedNodeLabels[t.TopologyKey]; text != "" {
 			w.say("%s: %s is %s", w.at("topologySpreadConstraints").Index(i).Child("topologyKey"), t.TopologyKey, text)
+		}
+	}
+}
+
+// annotations tells of settings that have become fields.
+func (w *warner) annotations(annotations map[string]string) {
+	path := field.NewPath("metadata", "annotations")
+	if w.path != nil {
+		path = w.path.Child("metadata", "annotations")
+	}
+	for _, k := range check.Sorted(annotations) {
+		switch {
+		case strings.HasPrefix(k, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix):
+			w.say("%s: deprecated since v1.30; use the \"appArmorProfile\" field instead", path.Key(k))
+		case k == corev1.SeccompPodAnnotationKey || strings.HasPrefix(k, corev1.SeccompContainerAnnotationKeyPrefix):
+			w.say("%s: non-functional in v1.27+; use the \"seccompProfile\" field instead", path.Key(k))
 		}
 	}
 }

@@ -215,7 +215,7 @@ func (r *Runtime) explore(ctx context.Context) error {
 }
 
 func (r *Runtime) writeNetwork(ctx context.Context) error {
-	path := filepath.Join(r.layout.network, "10-timonel.conflist")
+	path := filepath.Join(r.layout.network, networkFile)
 	if err := canBridge(); err != nil {
 		r.note("pods get no network of their own; pods with hostNetwork work", err)
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {

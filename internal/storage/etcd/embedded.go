@@ -82,10 +82,14 @@ const (
 
 	// snapshotEntries is how many log entries the next start replays at most, about; it reads
 	// the log from the beginning of a segment, so those are smaller than etcd's 64 MB.
-	// keptEntries stay in memory for followers, of which there are none.
-	snapshotEntries = 1000
+	//
+	// keptEntries is how many stay in memory. There are no followers that would want them, but raft
+	// panics if it is told to campaign (see lead) while entries that it does not know to be applied
+	// are gone. That cannot be when all that a start replays is kept: snapshotEntries,
+	// and what clients had in flight.
+	snapshotEntries = 500
 	segmentBytes    = 16 << 20
-	keptEntries     = 16
+	keptEntries     = 1024
 
 	// defragAtStart is how much free space, in MiB, makes the next start shrink the file.
 	defragAtStart = 256
@@ -244,8 +248,8 @@ func (e *embedded) config(cfg EmbeddedConfig) (config.ServerConfig, error) {
 // lead makes the only member lead and waits until it can be written to. Left
 // alone, the member would wait for a random election timeout although it is
 // nobody's follower; raft's "time out now" message, made for handing over leadership,
-// starts the election at once. It is ignored while the member's own log is not
-// applied yet, so it is sent again until the member is ready.
+// starts the election at once. It is ignored while the member has not applied its own
+// beginning, so it is sent again until the member is ready.
 func (e *embedded) lead(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -254,7 +258,7 @@ func (e *embedded) lead(ctx context.Context) error {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	for {
-		if e.server.Lead() == 0 {
+		if e.server.Lead() == 0 && e.server.AppliedIndex() >= e.server.CommittedIndex() {
 			kind := raftpb.MsgTimeoutNow
 			if err := e.server.Process(ctx, &raftpb.Message{Type: &kind, From: &self, To: &self}); err != nil {
 				return fmt.Errorf("start election: %w", err)
