@@ -48,6 +48,9 @@ type Config struct {
 	EnableAdmissionPlugins  []string // besides the default ones
 	DisableAdmissionPlugins []string
 	AllowPrivileged         bool
+	// ServiceAccountIssuer is who service account tokens are issued by; default
+	// "https://kubernetes.default.svc.cluster.local".
+	ServiceAccountIssuer string
 
 	Log *slog.Logger // default: nothing is logged
 }
@@ -69,6 +72,9 @@ func Start(ctx context.Context, c Config) (*Cluster, error) {
 	config.DataDir, config.EtcdServers = c.DataDir, c.EtcdServers
 	config.TokenAuthFile, config.AllowPrivileged = c.TokenAuthFile, c.AllowPrivileged
 	config.EnableAdmissionPlugins, config.DisableAdmissionPlugins = c.EnableAdmissionPlugins, c.DisableAdmissionPlugins
+	if c.ServiceAccountIssuer != "" {
+		config.ServiceAccountIssuers = []string{c.ServiceAccountIssuer}
+	}
 	config.Log = c.Log
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)

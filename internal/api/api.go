@@ -13,6 +13,7 @@ import (
 	"github.com/timonel/timonel/internal/api/apps"
 	"github.com/timonel/timonel/internal/api/autoscaling"
 	"github.com/timonel/timonel/internal/api/batch"
+	"github.com/timonel/timonel/internal/api/certificates"
 	"github.com/timonel/timonel/internal/api/coordination"
 	"github.com/timonel/timonel/internal/api/core"
 	"github.com/timonel/timonel/internal/api/discovery"
@@ -45,6 +46,7 @@ func Groups(o Options) []*kind.Definition {
 		events.Definitions(event),
 		autoscaling.Definitions(),
 		batch.Definitions(rules),
+		certificates.Definitions(),
 		networking.Definitions(o.Core.IPAddress),
 		policy.Definitions(),
 		rbac.Definitions(),

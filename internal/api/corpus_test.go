@@ -20,6 +20,7 @@ import (
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
+	"github.com/timonel/timonel/internal/user"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -157,7 +158,7 @@ func (w *world) run(s *step) string {
 	var obj, old object.Object
 	var err error
 	var view *kind.View
-	ctx := context.Background()
+	ctx := user.With(context.Background(), &user.Info{Name: "admin", UID: "admin-uid", Groups: []string{"system:masters", "system:authenticated"}})
 	switch {
 	case s.Method == "POST" && name == "":
 		obj = d.New()

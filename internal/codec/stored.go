@@ -172,12 +172,9 @@ func decodeMessage(d *kind.Definition, raw []byte) (object.Object, error) {
 }
 
 func decodeStoredText(d *kind.Definition, value []byte) (object.Object, error) {
-	if !looksLikeJSON(value) {
-		converted, err := yaml.YAMLToJSON(value)
-		if err != nil || !looksLikeJSON(converted) {
-			return nil, fmt.Errorf("decode stored %s: neither protobuf, JSON nor YAML", d.Kind)
-		}
-		value = converted
+	value, err := storedJSON(value)
+	if err != nil {
+		return nil, fmt.Errorf("decode stored %s: %w", d.Kind, err)
 	}
 	if d.Stored.Shape != nil {
 		tree := map[string]any{}
@@ -207,6 +204,21 @@ func finish(d *kind.Definition, obj object.Object, revision storage.Revision) ob
 		d.Default(obj)
 	}
 	return obj
+}
+
+// ErrNotObject says that a stored value has none of the forms of an object.
+var ErrNotObject = errors.New("value is neither protobuf, JSON nor YAML")
+
+// storedJSON returns a stored text as JSON.
+func storedJSON(value []byte) ([]byte, error) {
+	if looksLikeJSON(value) {
+		return value, nil
+	}
+	converted, err := yaml.YAMLToJSON(value)
+	if err != nil || !looksLikeJSON(converted) {
+		return nil, ErrNotObject
+	}
+	return converted, nil
 }
 
 func looksLikeJSON(b []byte) bool {

@@ -35,6 +35,9 @@ func (e *Engine) Create(ctx context.Context, c *Call, body Body, options metav1.
 	if err != nil {
 		return Result{}, err
 	}
+	if c.Definition.Job != nil {
+		return e.do(ctx, c, c.Definition.Job, obj, options)
+	}
 	if c.Definition.Virtual != nil {
 		return e.createVirtual(ctx, c, obj, options)
 	}
@@ -329,6 +332,11 @@ func (e *Engine) job(ctx context.Context, c *Call, body Body, options metav1.Cre
 	if !ok {
 		return Result{}, fmt.Errorf("%s %s: %T is not an object", c.Definition.Plural, c.Subresource, decoded)
 	}
+	return e.do(ctx, c, c.Sub.Job, obj, options)
+}
+
+// do does what was posted instead of storing it.
+func (e *Engine) do(ctx context.Context, c *Call, job kind.Job, obj object.Object, options metav1.CreateOptions) (Result, error) {
 	if err := matchNamespace(c, obj); err != nil {
 		return Result{}, err
 	}
@@ -336,11 +344,12 @@ func (e *Engine) job(ctx context.Context, c *Call, body Body, options metav1.Cre
 		Operation: admission.Create, Definition: c.Definition, Subresource: c.Subresource, Namespace: c.Namespace, Name: c.Name,
 		Object: obj, Options: &options, User: c.User, DryRun: dryRun(options.DryRun),
 	}
-	if obj, err = e.change(ctx, c, request); err != nil {
+	obj, err := e.change(ctx, c, request)
+	if err != nil {
 		return Result{}, err
 	}
 	c.Trace.Enter(trace.Commit)
-	answer, err := c.Sub.Job(ctx, kind.JobCall{
+	answer, err := job(ctx, kind.JobCall{
 		Objects: e.Objects(), Namespace: c.Namespace, Name: c.Name, Body: obj, DryRun: request.DryRun,
 		Check: func(ctx context.Context) error { return e.Admission.Chain().Check(ctx, request) },
 	})

@@ -53,6 +53,12 @@ func (e *Engine) List(ctx context.Context, c *Call, options metav1.ListOptions) 
 		}
 		page.Items[i] = codec.Item{Definition: c.Definition, Version: v}
 	}
+	if selects := query.Labels != nil || len(query.Fields) > 0; selects && len(found.Versions) > 0 && len(found.Versions) == query.Limit {
+		// Parity: with selectors, a full page is followed by another if there are further objects at all; see the
+		// corpus, verbs/limit-continue.
+		after := watchcache.Query{Namespace: query.Namespace, After: found.Versions[query.Limit-1].Key(), Limit: 1}
+		found.More = len(snapshot.List(after).Versions) > 0
+	}
 	if found.More {
 		last := found.Versions[len(found.Versions)-1]
 		page.Meta.Continue = encodeContinue(snapshot.Revision(), "/"+relativeKey(c, last))

@@ -48,10 +48,7 @@ func (e *Engine) Patch(ctx context.Context, c *Call, patchType types.PatchType, 
 			return nil, err
 		}
 		sentVersion = obj.GetResourceVersion() != "" && obj.GetResourceVersion() != old.GetResourceVersion()
-		if obj.GetName() != c.Name {
-			return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), c.Name))
-		}
-		return obj, matchNamespace(c, obj)
+		return obj, matchURL(c, obj)
 	})
 }
 
@@ -129,7 +126,7 @@ func (e *Engine) patched(c *Call, old object.Object, apply patchFunc) (object.Ob
 	if err := e.strict(c, strict, undecodable); err != nil {
 		return nil, err
 	}
-	if got := obj.GetObjectKind().GroupVersionKind(); got != c.Definition.GroupVersionKind() {
+	if got := obj.GetObjectKind().GroupVersionKind(); got != c.Definition.GroupVersionKind() && !got.Empty() {
 		return nil, e.wrongKind(c, got)
 	}
 	return e.toHub(c.Definition, obj)

@@ -37,12 +37,13 @@ func scaleOf(s *kind.Scale, obj object.Object) (*autoscalingv1.Scale, error) {
 }
 
 // GetScale reads the scale of an object.
-func (e *Engine) GetScale(ctx context.Context, c *Call) (object.Object, error) {
+func (e *Engine) GetScale(ctx context.Context, c *Call) (codec.Item, error) {
 	obj, _, err := e.current(ctx, c.Definition, c.Namespace, c.Name, true)
 	if err != nil {
-		return nil, err
+		return codec.Item{}, err
 	}
-	return scaleOf(c.Sub.Scale, obj)
+	scale, err := scaleOf(c.Sub.Scale, obj)
+	return codec.Item{Definition: scaleDefinition, Object: scale}, err
 }
 
 func (e *Engine) updateScale(ctx context.Context, c *Call, body Body, options metav1.UpdateOptions) (Result, error) {
@@ -86,9 +87,15 @@ func (e *Engine) patchScale(ctx context.Context, c *Call, patchType types.PatchT
 	})
 }
 
+// scaleDefinition is a Scale as a kind: how it is decoded and shown. It is never stored.
 var scaleDefinition = &kind.Definition{
 	Group: "autoscaling", Version: "v1", Kind: "Scale", Plural: "scales", Scope: kind.Namespaced,
 	New: kind.Of[autoscalingv1.Scale](),
+	Columns: kind.Columns{
+		{Name: "Desired", Type: "integer", Description: autoscalingv1.ScaleSpec{}.SwaggerDoc()["replicas"], Of: kind.Cell(func(s *autoscalingv1.Scale) any { return int64(s.Spec.Replicas) })},
+		{Name: "Available", Type: "integer", Description: autoscalingv1.ScaleStatus{}.SwaggerDoc()["replicas"], Of: kind.Cell(func(s *autoscalingv1.Scale) any { return int64(s.Status.Replicas) })},
+		kind.Age,
+	},
 }
 
 // scaleOwners keeps the managedFields of a Scale, from which those of its object follow.

@@ -65,7 +65,7 @@ func (x *exchange) send(status int, contentType string, b []byte) {
 // sendItem answers with one object.
 func (x *exchange) sendItem(status int, item codec.Item, f codec.Format) error {
 	x.record.Enter(trace.Answer)
-	e := codec.Encoder{Definition: x.request.Definition, Format: f}
+	e := codec.Encoder{Definition: item.Definition, Format: f}
 	b, err := e.Object(item)
 	if err != nil {
 		return err
@@ -178,9 +178,21 @@ func NotFound(w http.ResponseWriter) {
 }
 
 // MethodNotAllowed answers 405 for a path that exists.
-func MethodNotAllowed(w http.ResponseWriter) {
-	b, _ := json.Marshal(StatusOf(route.MethodNotAllowed()))
+func MethodNotAllowed(w http.ResponseWriter) { sendStatus(w, route.MethodNotAllowed()) }
+
+// NoResource answers 404 for a path below the API that names no resource.
+func NoResource(w http.ResponseWriter) { sendStatus(w, route.NoResource()) }
+
+// NotAcceptable answers 406.
+func NotAcceptable(w http.ResponseWriter, message string) {
+	sendStatus(w, codec.NotAcceptable(message))
+}
+
+// sendStatus answers an error as JSON.
+func sendStatus(w http.ResponseWriter, err error) {
+	status := StatusOf(err)
+	b, _ := json.Marshal(status) // a Status always encodes
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(http.StatusMethodNotAllowed)
+	w.WriteHeader(int(status.Code))
 	_, _ = w.Write(append(b, '\n'))
 }

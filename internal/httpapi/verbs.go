@@ -84,7 +84,7 @@ func (x *exchange) get(c *engine.Call) error {
 		if err != nil {
 			return err
 		}
-		return x.sendValue(http.StatusOK, scale, c.Sub.Kind, codec.Format{Media: f.Media, Pretty: f.Pretty})
+		return x.sendItem(http.StatusOK, scale, f)
 	}
 	item, err := x.Engine.Get(x.ctx, c, metav1.GetOptions{ResourceVersion: x.request.Query.Get("resourceVersion")})
 	if err != nil {

@@ -258,6 +258,10 @@ const (
 // terminationMessage is what an ended container left to say: its message
 // file, or the end of its log if its policy says so.
 func terminationMessage(c *container) string {
+	return strings.ToValidUTF8(lastWords(c), "\uFFFD")
+}
+
+func lastWords(c *container) string {
 	if file := c.annotations[annotationTerminationMessageFile]; file != "" {
 		if b, err := readTail(file, maxTerminationMessage, false); err == nil && len(b) > 0 {
 			return string(b)

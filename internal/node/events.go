@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -61,12 +62,13 @@ func newRecorder(client kubernetes.Interface, nodeName string) *recorder {
 
 // pod records an Event about a pod.
 func (r *recorder) pod(pod *v1.Pod, kind, reason, message string) {
-	r.to.Event(podReference(pod, ""), kind, reason, message)
+	r.to.Event(podReference(pod, ""), kind, reason, strings.ToValidUTF8(message, "\uFFFD"))
 }
 
 // container records an Event about a container of a pod.
 func (r *recorder) container(pod *v1.Pod, role kindOf, name, kind, reason, message string) {
-	r.to.Event(podReference(pod, fieldPath(role, name)), kind, reason, message)
+	// Messages quote what programs print, which may be anything.
+	r.to.Event(podReference(pod, fieldPath(role, name)), kind, reason, strings.ToValidUTF8(message, "\uFFFD"))
 }
 
 // node records an Event about the node. Nodes have no namespace; by custom

@@ -177,6 +177,10 @@ func (w *statusWriter) write(ctx context.Context, uid types.UID) error {
 		switch {
 		case apierrors.IsNotFound(err):
 			return nil
+		case apierrors.IsInvalid(err) && remove:
+			// A last status that nobody takes must not keep the pod for ever.
+			w.log.Error("last pod status refused", "pod", base.Namespace+"/"+base.Name, "err", err)
+			updated = base
 		case err != nil:
 			return fmt.Errorf("patch status of pod %s/%s: %w", base.Namespace, base.Name, err)
 		}

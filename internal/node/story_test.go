@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -573,6 +575,124 @@ func TestReadinessAndLiveness(t *testing.T) {
 			if !strings.Contains(events, want) {
 				t.Errorf("no event %q in\n%s", want, events)
 			}
+		}
+	})
+}
+
+// What a container needs and is not there is told, and waited for.
+func TestMissingObjectsAreWaitedFor(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		p := s.pod("p", "c")
+		p.Spec.Containers[0].Env = []v1.EnvVar{{Name: "A", ValueFrom: &v1.EnvVarSource{ConfigMapKeyRef: &v1.ConfigMapKeySelector{LocalObjectReference: v1.LocalObjectReference{Name: "cm"}, Key: "a"}}}}
+		s.create(p)
+		q := s.pod("q", "d")
+		q.Spec.Volumes = []v1.Volume{{Name: "v", VolumeSource: v1.VolumeSource{ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: v1.LocalObjectReference{Name: "cm"}}}}}
+		q.Spec.Containers[0].VolumeMounts = []v1.VolumeMount{{Name: "v", MountPath: "/v"}}
+		s.create(q)
+		s.is("p", "Pending: waiting CreateContainerConfigError")
+		s.is("q", "Pending: waiting ContainerCreating")
+		if events := s.events("q"); !strings.Contains(events, `Warning FailedMount MountVolume.SetUp failed for volume "v" : configmap "cm" not found`) {
+			t.Errorf("events %s", events)
+		}
+		maps := s.client.CoreV1().ConfigMaps("default")
+		cm := &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "cm", Namespace: "default"}, Data: map[string]string{"b": "1"}}
+		if _, err := maps.Create(t.Context(), cm, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		s.is("p", "Pending: waiting CreateContainerConfigError")
+		s.is("q", "Running: running ready")
+		cm = cm.DeepCopy()
+		cm.Data["a"] = "2"
+		if _, err := maps.Update(t.Context(), cm, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		s.is("p", "Running: running ready")
+		b, err := os.ReadFile(filepath.Join(s.agent.cfg.podDir("uid-q"), "volumes/kubernetes.io~configmap/v/a"))
+		if err != nil || string(b) != "2" {
+			t.Errorf("the volume has %q %v", b, err)
+		}
+	})
+}
+
+// Tokens are renewed at four fifths of their life, in place.
+func TestTokenRenewal(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		issued := 0
+		s.client.PrependReactor("create", "serviceaccounts", func(action k8stesting.Action) (bool, runtime.Object, error) {
+			request := action.(k8stesting.CreateAction).GetObject().(*authenticationv1.TokenRequest).DeepCopy()
+			issued++
+			if ref := request.Spec.BoundObjectRef; ref.UID != "uid-p" || request.Spec.Audiences[0] != "vault" || *request.Spec.ExpirationSeconds != 1000 {
+				t.Errorf("request %+v", request.Spec)
+			}
+			request.Status = authenticationv1.TokenRequestStatus{Token: fmt.Sprint("token ", issued), ExpirationTimestamp: metav1.NewTime(time.Now().Add(1000 * time.Second))}
+			return true, request, nil
+		})
+		life := int64(1000)
+		p := s.pod("p", "c")
+		p.Spec.Volumes = []v1.Volume{{Name: "v", VolumeSource: v1.VolumeSource{Projected: &v1.ProjectedVolumeSource{Sources: []v1.VolumeProjection{
+			{ServiceAccountToken: &v1.ServiceAccountTokenProjection{Path: "token", Audience: "vault", ExpirationSeconds: &life}}}}}}}
+		p.Spec.Containers[0].VolumeMounts = []v1.VolumeMount{{Name: "v", MountPath: "/v"}}
+		s.create(p)
+		s.is("p", "Running: running ready")
+		read := func() string {
+			b, err := os.ReadFile(filepath.Join(s.agent.cfg.podDir("uid-p"), "volumes/kubernetes.io~projected/v/token"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(b)
+		}
+		for _, x := range []struct {
+			sleep time.Duration
+			want  string
+		}{{0, "token 1"}, {780 * time.Second, "token 1"}, {30 * time.Second, "token 2"}, {780 * time.Second, "token 2"}, {30 * time.Second, "token 3"}} {
+			time.Sleep(x.sleep)
+			synctest.Wait()
+			if got := read(); got != x.want {
+				t.Errorf("after %v more: %q, want %q", x.sleep, got, x.want)
+			}
+		}
+		s.delete("p", 1) // gives back the mount
+		s.settle()
+	})
+}
+
+// An active pod ends at its deadline, also while it waits.
+func TestActiveDeadline(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		limit := int64(60)
+		p := s.pod("p", "c")
+		p.Spec.ActiveDeadlineSeconds = &limit
+		s.create(p)
+		time.Sleep(50 * time.Second)
+		s.is("p", "Running: running ready")
+		time.Sleep(11 * time.Second)
+		synctest.Wait()
+		s.is("p", "Failed: terminated Completed 0")
+		if status := s.get("p").Status; status.Reason != "DeadlineExceeded" || status.Message != "Pod was active on the node longer than the specified deadline" {
+			t.Errorf("reason %s: %s", status.Reason, status.Message)
+		}
+	})
+}
+
+// A changed image replaces the container, not the pod.
+func TestChangedImage(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		s.create(s.pod("p", "c"))
+		p := s.get("p")
+		p.Spec.Containers[0].Image = "app:2"
+		p.Generation = 2
+		if _, err := s.client.CoreV1().Pods("default").Update(t.Context(), p, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		s.settle()
+		s.is("p", "Running: running x1 ready")
+		if got := s.get("p").Status; got.ContainerStatuses[0].Image != "app:2" || got.ObservedGeneration != 2 {
+			t.Errorf("status %+v", got)
+		}
+		if events := s.events("p"); !strings.Contains(events, "Normal Killing Container c definition changed, will be restarted") {
+			t.Errorf("events %s", events)
 		}
 	})
 }

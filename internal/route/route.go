@@ -151,22 +151,22 @@ func (r *Request) resolve(catalog *kind.Catalog, method string) {
 			r.Problem = ErrNoPage
 			return
 		}
-		r.Problem = notFound()
+		r.Problem = NoResource()
 		return
 	}
 	r.Definition = d
 	if d.Scope == kind.Cluster && r.Namespace != "" && (d.Plural != "namespaces" || r.Name != r.Namespace) {
-		r.Problem = notFound()
+		r.Problem = NoResource()
 		return
 	}
 	if d.Scope == kind.Namespaced && r.Namespace == "" && (r.Name != "" && r.Verb != "list" && r.Verb != "watch" || r.Subresource != "") {
-		r.Problem = notFound()
+		r.Problem = NoResource()
 		return
 	}
 	if r.Subresource != "" {
 		r.Sub = d.Subresources[r.Subresource]
 		if r.Sub == nil || r.Tail != "" && !r.takesTail() {
-			r.Problem = notFound()
+			r.Problem = NoResource()
 			return
 		}
 	}
@@ -210,7 +210,8 @@ type noPage struct{}
 
 func (*noPage) Error() string { return "404 page not found" }
 
-func notFound() error {
+// NoResource is the 404 for a path below the API that names no resource.
+func NoResource() error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound,
 		Message: "the server could not find the requested resource", Details: &metav1.StatusDetails{},

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/pprof"
+	"path"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -61,10 +62,32 @@ func (s *Server) paths() http.Handler {
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	s.addIssuer(mux)
+	s.addIndex(mux)
 	catalogue := s.discovery()
 	for _, path := range []string{"/api", "/api/", "/apis", "/apis/"} {
 		mux.Handle(path, catalogue)
 	}
+	return unclean(mux)
+}
+
+// unclean answers paths with empty or dotted parts, which the mux would redirect: they
+// belong to nothing.
+func unclean(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p := strings.TrimSuffix(r.URL.Path, "/")
+		switch {
+		case p == "" || path.Clean(p) == p:
+			mux.ServeHTTP(w, r)
+		case strings.HasPrefix(p, "/api/") || strings.HasPrefix(p, "/apis/"):
+			httpapi.NoResource(w)
+		default:
+			httpapi.NotFound(w)
+		}
+	})
+}
+
+// addIndex serves the list of paths, and 404 for everything that is not there.
+func (s *Server) addIndex(mux *http.ServeMux) {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/" && r.URL.Path != "/index.html" {
 			httpapi.NotFound(w)
@@ -72,7 +95,6 @@ func (s *Server) paths() http.Handler {
 		}
 		sendJSON(w, map[string]any{"paths": s.index()})
 	})
-	return mux
 }
 
 func (s *Server) addHealth(mux *http.ServeMux) {
@@ -111,6 +133,10 @@ func (s *Server) addIssuer(mux *http.ServeMux) {
 		sendDocument(w, "application/json", maxAge, b, err)
 	}))
 	mux.HandleFunc("/openid/v1/jwks", get(func(w http.ResponseWriter, r *http.Request) {
+		if accept := r.Header.Get("Accept"); accept != "" && !strings.Contains(accept, "*/*") && !strings.Contains(accept, "application/jwk-set+json") {
+			httpapi.NotAcceptable(w, "only the following media types are accepted: application/jwk-set+json")
+			return
+		}
 		b, err := authn.KeySetDocument(s.Credentials.verifiers)
 		sendDocument(w, "application/jwk-set+json", maxAge, b, err)
 	}))

@@ -50,7 +50,7 @@ func TestCorpus(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-C", filepath.Join(dir, "replay"), "-o", bin, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build the replayer: %v\n%s", err, out)
 	}
-	cluster, err := timonel.Start(context.Background(), timonel.Config{AllowPrivileged: true, EnableAdmissionPlugins: []string{"NodeRestriction"}})
+	cluster, err := timonel.Start(context.Background(), timonel.Config{AllowPrivileged: true, EnableAdmissionPlugins: []string{"NodeRestriction"}, ServiceAccountIssuer: "https://kubernetes.default.svc"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,49 +4,72 @@ package kubectl
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
 )
 
-// cluster is a running `timonel up` with a node of its own.
+// cluster is a `timonel up` with a data directory, ports and a pod network of its own. It can be
+// ended and started again.
 type cluster struct {
-	bin        string
-	dir        string
+	dir        string // data directory
 	kubeconfig string
 	url        string
 	node       string
-	args       []string
+	args       []string // of `timonel`, "up" first
 	cmd        *exec.Cmd
-	output     *strings.Builder
+	exited     chan struct{} // closed when cmd has ended
+	output     output
 }
 
-// Numbers of its own, so that it does not meet a cluster that the user runs.
-const (
-	storyNode   = "story-node"
-	storyCIDR   = "10.245.0.0/24"
-	storyBridge = "tmlstory0"
-)
+// output collects what a process prints; a reader may look at it meanwhile.
+type output struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// Pod networks of stories: 10.245.N.0/24 on bridge tmlsN, so that they meet neither each other nor a
+// cluster that the user runs.
+var networks atomic.Int32
 
 // freePort is a port that nobody listens on now.
-func freePort() (int, error) {
+func freePort() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), nil
 }
 
-// up starts a cluster in a temporary directory and waits until its node is ready.
-func up(bin string) (*cluster, error) {
+// newCluster chooses where a cluster will live. Arguments go to `timonel up` besides its own.
+func newCluster(args ...string) (*cluster, error) {
 	dir, err := os.MkdirTemp("", "tml")
 	if err != nil {
 		return nil, err
@@ -59,69 +82,121 @@ func up(bin string) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{
-		bin: bin, dir: dir, node: storyNode, kubeconfig: filepath.Join(dir, "admin.kubeconfig"), url: "https://127.0.0.1:" + strconv.Itoa(port),
-		args: []string{
-			"up", "--data-dir", dir, "--secure-port", strconv.Itoa(port), "--kubelet-port", strconv.Itoa(kubeletPort),
-			"--node-name", storyNode, "--pod-cidr", storyCIDR, "--bridge", storyBridge, "--demo-image", filepath.Join(bin, "demo.tar"),
-		},
-	}
-	if err := c.start(); err != nil {
-		c.stop()
-		return nil, err
-	}
+	n := networks.Add(1)
+	c := &cluster{dir: dir, node: "node-" + strconv.Itoa(int(n)), kubeconfig: filepath.Join(dir, "admin.kubeconfig"), url: "https://127.0.0.1:" + port}
+	c.args = append([]string{
+		"up", "--data-dir", dir, "--secure-port", port, "--kubelet-port", kubeletPort, "--node-name", c.node,
+		"--pod-cidr", fmt.Sprintf("10.245.%d.0/24", n), "--bridge", fmt.Sprintf("tmls%d", n), "--demo-image", filepath.Join(bin, "demo.tar"),
+	}, args...)
 	return c, nil
 }
 
-// startWait bounds the first start: containerd unpacks the images then.
-const startWait = 90 * time.Second
+// Bounds of waiting for a process.
+const (
+	startWait = 60 * time.Second // containerd unpacks the images at the first start
+	stopWait  = 30 * time.Second
+	downWait  = 60 * time.Second
+)
 
+// start runs the cluster and returns when its first screen is complete.
 func (c *cluster) start() error {
-	c.output = &strings.Builder{}
-	c.cmd = exec.Command(filepath.Join(c.bin, "timonel"), c.args...)
+	c.output = output{}
+	c.cmd = exec.Command(filepath.Join(bin, "timonel"), c.args...)
 	pipe, err := c.cmd.StdoutPipe()
 	if err != nil {
 		return err
 	}
-	c.cmd.Stderr = os.Stderr
+	c.cmd.Stderr = &c.output
 	if err := c.cmd.Start(); err != nil {
 		return err
 	}
-	ready := make(chan error, 1)
+	c.exited = make(chan struct{})
+	up := make(chan struct{})
 	go func() {
 		lines := bufio.NewScanner(pipe)
 		for lines.Scan() {
-			fmt.Fprintln(c.output, lines.Text())
-			if strings.HasSuffix(lines.Text(), " Ready") {
-				ready <- nil
-				_, _ = io.Copy(io.Discard, pipe)
-				return
+			fmt.Fprintln(&c.output, lines.Text())
+			if strings.HasPrefix(lines.Text(), "The cluster is up") {
+				close(up)
+				break
 			}
 		}
-		ready <- fmt.Errorf("timonel up ended before its node was ready:\n%s", c.output)
+		_, _ = io.Copy(&c.output, pipe)
+		_ = c.cmd.Wait() // its status is in cmd.ProcessState
+		close(c.exited)
 	}()
 	select {
-	case err := <-ready:
-		return err
+	case <-up:
+		return nil
+	case <-c.exited:
+		return fmt.Errorf("timonel up ended:\n%s", &c.output)
 	case <-time.After(startWait):
-		return fmt.Errorf("the node was not ready within %s:\n%s", startWait, c.output)
+		return fmt.Errorf("timonel up was not ready within %s:\n%s", startWait, &c.output)
 	}
 }
 
-// stop ends the cluster and removes what it left behind.
-func (c *cluster) stop() {
-	if c.cmd != nil && c.cmd.Process != nil {
-		_, _ = c.kubectl("delete", "namespaces", "--all", "--wait=false")
-		_ = c.cmd.Process.Signal(syscall.SIGTERM)
-		_ = c.cmd.Wait()
+func (c *cluster) running() bool {
+	if c.cmd == nil {
+		return false
 	}
-	_ = exec.Command(filepath.Join(c.bin, "timonel"), "down", "--data-dir", c.dir, "--bridge", storyBridge, "--pod-cidr", storyCIDR).Run()
-	_ = os.RemoveAll(c.dir)
+	select {
+	case <-c.exited:
+		return false
+	default:
+		return true
+	}
 }
 
-func (c *cluster) kubectl(args ...string) (string, error) {
-	cmd := exec.Command(filepath.Join(c.bin, *kubectlName), args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.kubeconfig)
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+// end signals the cluster's process and waits for its end.
+func (c *cluster) end(signal syscall.Signal) error {
+	if !c.running() {
+		return nil
+	}
+	if err := c.cmd.Process.Signal(signal); err != nil {
+		return err
+	}
+	select {
+	case <-c.exited:
+		return nil
+	case <-time.After(stopWait):
+		_ = c.cmd.Process.Kill()
+		return fmt.Errorf("timonel up did not end within %s of %s:\n%s", stopWait, signal, &c.output)
+	}
+}
+
+// panicked matches what the program prints when a bug of ours was met.
+var panicked = regexp.MustCompile(`(?m)^(panic: |fatal error: |goroutine \d+ \[running\])|level=ERROR.*panic`)
+
+// remove ends the cluster and takes away everything that it left. It fails when the program has
+// panicked, which nobody may have noticed.
+func (c *cluster) remove() error {
+	err := c.end(syscall.SIGTERM)
+	if where := panicked.FindString(c.output.String()); where != "" {
+		err = errors.Join(err, fmt.Errorf("timonel panicked (%q):\n%s", where, &c.output))
+	}
+	down := exec.Command(filepath.Join(bin, "timonel"), "down", "--data-dir", c.dir)
+	down.WaitDelay = downWait
+	if out, problem := down.CombinedOutput(); problem != nil {
+		return errors.Join(err, fmt.Errorf("timonel down: %w: %s", problem, out))
+	}
+	return errors.Join(err, os.RemoveAll(c.dir))
+}
+
+// client is a client with all rights.
+func (c *cluster) client() (kubernetes.Interface, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", c.kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	return kubernetes.NewForConfig(config)
+}
+
+// kubeconfigFor writes a kubeconfig whose default namespace is the story's.
+func (c *cluster) kubeconfigFor(namespace, path string) error {
+	config, err := clientcmd.LoadFromFile(c.kubeconfig)
+	if err != nil {
+		return err
+	}
+	config.Contexts[config.CurrentContext].Namespace = namespace
+	return clientcmd.WriteToFile(*config, path)
 }

@@ -1,117 +1,135 @@
 //go:build stories
 
 // Package kubectl tells stories that a user would recognise, with the real kubectl, a real
-// etcd and real containers. A story is a file in testdata; each has a namespace of its own, $NS.
+// etcd and real containers. A story is a file in testdata, in the language of
+// github.com/rogpeppe/go-internal/testscript, with the commands of commands_test.go.
+//
+// Stories run side by side on one cluster. Each has a namespace of its own, $NS, which is kubectl's
+// default there. A story that stops its cluster, or changes its node, starts another one: `cluster up`.
 package kubectl
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-var kubectlName = flag.String("kubectl", "kubectl", "which kubectl of bin/ to use")
+var (
+	kubectlName = flag.String("kubectl", "kubectl", "which kubectl of bin to use")
+	binDir      = flag.String("bin", "../../bin", "directory of timonel, kubectl and demo.tar")
+)
 
-// shared is the cluster that the stories run on.
-var shared *cluster
+// sideBySide is how many stories run at a time, more than there are processors: they mostly wait.
+const sideBySide = "6"
+
+var (
+	bin    string   // -bin, absolute
+	shared *cluster // which the stories share
+)
 
 func TestMain(m *testing.M) {
+	parallel := flag.Lookup("test.parallel")
+	initial := parallel.Value.String()
 	flag.Parse()
+	if parallel.Value.String() == initial {
+		_ = parallel.Value.Set(sideBySide)
+	}
 	os.Exit(run(m))
 }
 
-func run(m *testing.M) int {
-	bin, err := filepath.Abs("../../bin")
-	if err != nil {
+func run(m *testing.M) (status int) {
+	var err error
+	if bin, err = filepath.Abs(*binDir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	if shared, err = up(bin); err != nil {
+	if shared, err = newCluster(); err != nil {
+		fmt.Fprintln(os.Stderr, "prepare the cluster:", err)
+		return 1
+	}
+	defer func() {
+		if err := shared.remove(); err != nil {
+			fmt.Fprintln(os.Stderr, "remove the cluster:", err)
+			status = 1
+		}
+	}()
+	if err := shared.start(); err != nil {
 		fmt.Fprintln(os.Stderr, "start the cluster:", err)
 		return 1
 	}
-	defer shared.stop()
 	return m.Run()
 }
 
 func TestStories(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
-		Setup: func(e *testscript.Env) error {
-			name := strings.ToLower(strings.TrimPrefix(filepath.Base(e.WorkDir), "script-"))
-			ns := "story-" + strings.ReplaceAll(name, "_", "-")
-			e.Setenv("NS", ns)
-			e.Setenv("KUBECONFIG", shared.kubeconfig)
-			e.Setenv("HOME", e.WorkDir)
-			e.Setenv("TIMONEL", filepath.Join(shared.bin, "timonel"))
-			e.Setenv("URL", shared.url)
-			e.Setenv("NODE", shared.node)
-			e.Setenv("DATA", shared.dir)
-			if out, err := shared.kubectl("create", "namespace", ns); err != nil {
-				return fmt.Errorf("%w: %s", err, out)
+	testscript.Run(t, testscript.Params{Dir: "testdata", Setup: setup, Cmds: commands})
+}
+
+// setup gives a story its namespace and its environment.
+func setup(e *testscript.Env) error {
+	name := strings.TrimPrefix(filepath.Base(e.WorkDir), "script-")
+	ns := strings.ReplaceAll(strings.ToLower(name), "_", "-")
+	e.Setenv("NS", ns)
+	e.Setenv("HOME", e.WorkDir)
+	e.Setenv("PATH", kubectlPath(e)+string(os.PathListSeparator)+bin+string(os.PathListSeparator)+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	e.Setenv("BIN", bin)
+	e.Values[own{}] = &own{}
+	e.Defer(func() {
+		if c := e.Values[own{}].(*own).cluster; c != nil {
+			if err := c.remove(); err != nil {
+				e.T().Log(err)
 			}
-			e.Defer(func() { _, _ = shared.kubectl("delete", "namespace", ns, "--wait=false") })
-			return nil
-		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"kubectl": func(ts *testscript.TestScript, neg bool, args []string) {
-				execute(ts, neg, *kubectlName, inNamespace(ts, args))
-			},
-			"timonel": func(ts *testscript.TestScript, neg bool, args []string) { execute(ts, neg, "timonel", args) },
-			"until":   until,
-		},
+		}
 	})
-}
-
-// inNamespace adds the story's namespace unless the command names one.
-func inNamespace(ts *testscript.TestScript, args []string) []string {
-	for _, a := range args {
-		if a == "-n" || a == "-A" || strings.HasPrefix(a, "--namespace") || a == "--" {
-			break
+	if err := use(e.Setenv, e.WorkDir, ns, shared); err != nil {
+		return err
+	}
+	e.Setenv("KUBECACHEDIR", filepath.Join(shared.dir, "cache"))
+	client, err := shared.client()
+	if err != nil {
+		return err
+	}
+	_, err = client.CoreV1().Namespaces().Create(context.Background(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	e.Defer(func() {
+		if t, ok := e.T().(interface{ Failed() bool }); ok && t.Failed() {
+			e.T().Log(whatHappened(e.Getenv("KUBECONFIG"), ns))
 		}
-	}
-	return append([]string{"--namespace", ts.Getenv("NS")}, args...)
+		_ = client.CoreV1().Namespaces().Delete(context.Background(), ns, metav1.DeleteOptions{})
+	})
+	return nil
 }
 
-func execute(ts *testscript.TestScript, neg bool, name string, args []string) {
-	err := ts.Exec(filepath.Join(shared.bin, name), args...)
-	switch {
-	case err == nil && neg:
-		ts.Fatalf("%s %s: success where a failure was expected", name, strings.Join(args, " "))
-	case err != nil && !neg:
-		ts.Fatalf("%s %s: %v", name, strings.Join(args, " "), err)
-	}
+// kubectlPath is a directory in which the kubectl under test is called kubectl.
+func kubectlPath(e *testscript.Env) string {
+	dir := filepath.Join(e.WorkDir, ".bin")
+	_ = os.MkdirAll(dir, 0o755)
+	_ = os.Symlink(filepath.Join(bin, *kubectlName), filepath.Join(dir, "kubectl"))
+	return dir
 }
 
-// patience is how long `until` waits for something to become true.
-const patience = 60 * time.Second
-
-// until runs a kubectl command until its output contains a text:
-//
-//	until 'Running' kubectl get pod web
-func until(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 3 || args[1] != "kubectl" {
-		ts.Fatalf("usage: until TEXT kubectl ARGS")
+// use makes a cluster the one that a story's commands talk to.
+func use(setenv func(key, value string), work, ns string, c *cluster) error {
+	path := filepath.Join(work, ".kubeconfig")
+	if err := c.kubeconfigFor(ns, path); err != nil {
+		return err
 	}
-	deadline := time.Now().Add(patience)
-	for {
-		cmd := exec.Command(filepath.Join(shared.bin, *kubectlName), inNamespace(ts, args[2:])...)
-		cmd.Env = append(os.Environ(), "KUBECONFIG="+shared.kubeconfig)
-		cmd.Dir = ts.Getenv("WORK")
-		out, err := cmd.CombinedOutput()
-		if strings.Contains(string(out), args[0]) {
-			return
-		}
-		if time.Now().After(deadline) {
-			ts.Fatalf("%q did not come within %s (%v):\n%s", args[0], patience, err, out)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+	setenv("KUBECONFIG", path)
+	setenv("URL", c.url)
+	setenv("NODE", c.node)
+	setenv("DATA", c.dir)
+	setenv("PKI", filepath.Join(c.dir, "pki"))
+	return nil
 }
+
+// own is the key, and the value, of a story's own cluster.
+type own struct{ cluster *cluster }

@@ -9,6 +9,7 @@ package check
 
 import (
 	"maps"
+	"reflect"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -118,7 +119,19 @@ func Immutable[T any](value, old T, path *field.Path) field.ErrorList {
 	if equality.Semantic.DeepEqual(value, old) {
 		return nil
 	}
-	return field.ErrorList{field.Invalid(path, value, TextImmutable)}
+	return field.ErrorList{field.Invalid(path, quoted(value), TextImmutable)}
+}
+
+// quoted is a value as answers quote it: anything made of structs with Go names.
+func quoted(value any) any {
+	t := reflect.TypeOf(value)
+	for t != nil && (t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice) {
+		t = t.Elem()
+	}
+	if t != nil && t.Kind() == reflect.Struct {
+		return GoNames(value)
+	}
+	return value
 }
 
 // Once wants that no two items have the same key; each repetition is a Duplicate at the path that

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"reflect"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/diff"
@@ -24,9 +25,13 @@ func (g goNames) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// apiPackage begins the import paths of the types that are shown with Go names; all
+// apiPackages begin the import paths of the types that are shown with Go names; all
 // others (quantities, times, label selectors) have one JSON form only.
-const apiPackage = "k8s.io/api/"
+var apiPackages = []string{"k8s.io/api/", "k8s.io/kube-aggregator/pkg/apis/", "k8s.io/apiextensions-apiserver/pkg/apis/"}
+
+func ofAPI(t reflect.Type) bool {
+	return slices.ContainsFunc(apiPackages, func(prefix string) bool { return strings.HasPrefix(t.PkgPath(), prefix) })
+}
 
 func writeGoNames(b *bytes.Buffer, v reflect.Value) error {
 	switch v.Kind() {
@@ -37,7 +42,7 @@ func writeGoNames(b *bytes.Buffer, v reflect.Value) error {
 		}
 		return writeGoNames(b, v.Elem())
 	case reflect.Struct:
-		if !strings.HasPrefix(v.Type().PkgPath(), apiPackage) {
+		if !ofAPI(v.Type()) {
 			break
 		}
 		b.WriteByte('{')
@@ -73,7 +78,7 @@ func writeGoFields(b *bytes.Buffer, v reflect.Value, some *bool) error {
 		if f.Anonymous && f.Type.Name() == "TypeMeta" {
 			continue
 		}
-		if f.Anonymous && f.Type.Kind() == reflect.Struct && !strings.HasPrefix(f.Type.PkgPath(), apiPackage) { // metadata
+		if f.Anonymous && f.Type.Kind() == reflect.Struct && !ofAPI(f.Type) { // metadata
 			if err := writeInline(b, v.Field(i), some); err != nil {
 				return err
 			}

@@ -150,7 +150,7 @@ func validateNodeUpdate(n, old *corev1.Node) field.ErrorList {
 	addresses := map[corev1.NodeAddress]bool{}
 	for i, a := range n.Status.Addresses {
 		if addresses[a] {
-			errs = append(errs, field.Duplicate(field.NewPath("status", "addresses").Index(i), a))
+			errs = append(errs, field.Duplicate(field.NewPath("status", "addresses").Index(i), check.GoNames(a)))
 		}
 		addresses[a] = true
 	}

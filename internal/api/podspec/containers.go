@@ -58,13 +58,9 @@ func (c *checker) checkContainer(ctr *corev1.Container, names map[string]bool, a
 		}
 		names[ctr.Name] = true
 	}
-	switch {
-	case ctr.Image == "" && c.pod:
-		errs = append(errs, field.Required(at.Child("image"), ""))
-	case c.pod && strings.TrimSpace(ctr.Image) != ctr.Image:
+	errs = append(errs, check.Required(ctr.Image, at.Child("image"))...)
+	if c.pod && strings.TrimSpace(ctr.Image) != ctr.Image {
 		errs = append(errs, field.Invalid(at.Child("image"), ctr.Image, "must not have leading or trailing whitespace"))
-	case ctr.Image == "":
-		errs = append(errs, field.Required(at.Child("image"), ""))
 	}
 	errs = append(errs, check.RequiredOneOf(ctr.TerminationMessagePolicy, at.Child("terminationMessagePolicy"),
 		corev1.TerminationMessageReadFile, corev1.TerminationMessageFallbackToLogsOnError)...)
@@ -84,7 +80,6 @@ func (c *checker) checkContainer(ctr *corev1.Container, names map[string]bool, a
 func (c *checker) checkInitContainer(ctr *corev1.Container, names map[string]bool, at *field.Path) field.ErrorList {
 	errs := c.checkContainer(ctr, names, at)
 	errs = append(errs, c.checkRestart(ctr, at, true)...)
-	errs = append(errs, hostPortsOnce([]corev1.Container{*ctr}, nil)...)
 	if Restartable(ctr) {
 		errs = append(errs, c.checkLifecycle(ctr.Lifecycle, at.Child("lifecycle"))...)
 		return append(errs, c.checkProbes(ctr, at)...)
@@ -206,9 +201,6 @@ func checkPorts(ports []corev1.ContainerPort, path *field.Path) field.ErrorList 
 
 // hostPortsOnce wants that no two containers claim the same port of the host.
 func hostPortsOnce(containers []corev1.Container, path *field.Path) field.ErrorList {
-	if path == nil {
-		return nil
-	}
 	var errs field.ErrorList
 	seen := map[string]bool{}
 	for i := range containers {

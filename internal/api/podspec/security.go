@@ -111,7 +111,7 @@ func checkSeccomp(p *corev1.SeccompProfile, at *field.Path) field.ErrorList {
 	case p.Type == corev1.SeccompProfileTypeLocalhost:
 		errs = append(errs, descendingPath(*p.LocalhostProfile, profile)...)
 	case p.LocalhostProfile != nil:
-		errs = append(errs, field.Invalid(profile, p, "can only be set when seccomp type is Localhost"))
+		errs = append(errs, field.Invalid(profile, check.GoNames(p), "can only be set when seccomp type is Localhost"))
 	}
 	return errs
 }

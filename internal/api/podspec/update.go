@@ -156,7 +156,7 @@ func affinityOnlyNarrower(now, before *corev1.NodeAffinity, at *field.Path) fiel
 	}
 	was := before.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
 	if len(terms) != len(was) {
-		return field.ErrorList{field.Invalid(here.Child("nodeSelectorTerms"), terms, "no additions/deletions to non-empty NodeSelectorTerms list are allowed")}
+		return field.ErrorList{field.Invalid(here.Child("nodeSelectorTerms"), check.GoNames(terms), "no additions/deletions to non-empty NodeSelectorTerms list are allowed")}
 	}
 	var errs field.ErrorList
 	prefix := func(a, b []corev1.NodeSelectorRequirement) bool {

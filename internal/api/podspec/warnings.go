@@ -166,10 +166,9 @@ func (w *warner) containers(containers []corev1.Container, name string) {
 			w.fraction(k, q.MilliValue(), q.String(), at.Child("resources", "requests").Key(string(k)))
 		}
 		for j, e := range c.Env {
-			for k, earlier := range c.Env[:j] {
+			for _, earlier := range c.Env[:j] {
 				if earlier.Name == e.Name && !strings.Contains(e.Value, "$("+e.Name+")") {
 					w.say("%s: hides previous definition of %q, which may be dropped when using apply", at.Child("env").Index(j), e.Name)
-					_ = k
 					break
 				}
 			}

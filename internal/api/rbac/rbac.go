@@ -11,7 +11,6 @@ import (
 	"github.com/timonel/timonel/internal/object"
 	rbacv1 "k8s.io/api/rbac/v1"
 	rbacv1beta1 "k8s.io/api/rbac/v1beta1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -174,10 +173,7 @@ func validateSubject(s *rbacv1.Subject, namespaced bool, at *field.Path) field.E
 }
 
 func keepRoleRef(ref, old rbacv1.RoleRef) field.ErrorList {
-	if equality.Semantic.DeepEqual(ref, old) {
-		return nil
-	}
-	return field.ErrorList{field.Invalid(field.NewPath("roleRef"), ref, "cannot change roleRef")}
+	return check.Immutable(ref, old, field.NewPath("roleRef"))
 }
 
 // bindingColumns are the columns of a binding; parts takes one to pieces.

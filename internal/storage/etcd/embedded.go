@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"expvar"
 	"fmt"
 	"log/slog"
 	"math"
@@ -24,6 +25,7 @@ import (
 	"go.etcd.io/etcd/server/v3/features"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
 	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap/zapcore"
 
@@ -83,10 +85,10 @@ const (
 	// snapshotEntries is how many log entries the next start replays at most, about; it reads
 	// the log from the beginning of a segment, so those are smaller than etcd's 64 MB.
 	//
-	// keptEntries is how many stay in memory. There are no followers that would want them, but raft
-	// panics if it is told to campaign (see lead) while entries that it does not know to be applied
-	// are gone. That cannot be when all that a start replays is kept: snapshotEntries,
-	// and what clients had in flight.
+	// keptEntries stay in memory, for followers, of which there are none; but also because raft
+	// panics if it is to campaign while it lacks entries that it does not know to be
+	// applied. That cannot be when all that a start replays is kept: snapshotEntries, and what
+	// clients had in flight.
 	snapshotEntries = 500
 	segmentBytes    = 16 << 20
 	keptEntries     = 1024
@@ -131,6 +133,8 @@ type embedded struct {
 	newest  atomic.Int64  // revision told
 	pages   *pages
 
+	campaigned bool // lead had to start the election, and could
+
 	mu struct {
 		sync.Mutex
 		watches map[*watch]struct{}
@@ -164,6 +168,8 @@ func startEmbedded(ctx context.Context, cfg EmbeddedConfig) (_ *embedded, err er
 	if err != nil {
 		return nil, err
 	}
+	starting.Lock()
+	defer starting.Unlock()
 	setSegmentBytes()
 	server, err := etcdserver.NewServer(serverConfig)
 	if err != nil {
@@ -245,11 +251,15 @@ func (e *embedded) config(cfg EmbeddedConfig) (config.ServerConfig, error) {
 	}, nil
 }
 
+// starting is held by whoever starts a server: etcd publishes the state of raft for the
+// one server that it supposes to be in a process, see raftStatus.
+var starting sync.Mutex
+
 // lead makes the only member lead and waits until it can be written to. Left
 // alone, the member would wait for a random election timeout although it is
 // nobody's follower; raft's "time out now" message, made for handing over leadership,
-// starts the election at once. It is ignored while the member has not applied its own
-// beginning, so it is sent again until the member is ready.
+// starts the election at once. Raft must have applied its log by then: before, it does not know
+// that it may campaign, and it may panic, see keptEntries.
 func (e *embedded) lead(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -258,11 +268,12 @@ func (e *embedded) lead(ctx context.Context) error {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	for {
-		if e.server.Lead() == 0 && e.server.AppliedIndex() >= e.server.CommittedIndex() {
+		if status, ok := raftStatus(); ok && !e.campaigned && status.ID == self && status.Applied > 0 && status.Applied == status.HardState.GetCommit() {
 			kind := raftpb.MsgTimeoutNow
 			if err := e.server.Process(ctx, &raftpb.Message{Type: &kind, From: &self, To: &self}); err != nil {
 				return fmt.Errorf("start election: %w", err)
 			}
+			e.campaigned = true
 		}
 		select {
 		case <-e.server.ReadyNotify():
@@ -276,6 +287,17 @@ func (e *embedded) lead(ctx context.Context) error {
 			timer.Reset(pause)
 		}
 	}
+}
+
+// raftStatus returns the state of the raft node that was made last. The server tells it only as an
+// expvar; were that to go, elections would take their usual time.
+func raftStatus() (raft.Status, bool) {
+	published, ok := expvar.Get("raft.status").(expvar.Func)
+	if !ok {
+		return raft.Status{}, false
+	}
+	status, ok := published.Value().(raft.Status)
+	return status, ok
 }
 
 func (e *embedded) read(ctx context.Context, r readRequest) (readResult, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -99,6 +100,36 @@ func TestLocked(t *testing.T) {
 	}
 	first.Close()
 	openEmbedded(t, EmbeddedConfig{Dir: dir})
+}
+
+// TestStart starts servers on new and on used data directories, several at a time, with logs of
+// lengths around those at which etcd makes snapshots. Each must start its election itself.
+func TestStart(t *testing.T) {
+	t.Parallel()
+	for _, entries := range []int{0, 1, 90, 110, 200, snapshotEntries - 10, snapshotEntries + 50, snapshotEntries + 200} {
+		t.Run(fmt.Sprint(entries), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			for range 3 {
+				s := openEmbedded(t, EmbeddedConfig{Dir: dir, NoFsync: true})
+				if !s.backend.(*embedded).campaigned {
+					t.Error("waited for an election timeout")
+				}
+				var wg sync.WaitGroup
+				for i := range entries {
+					wg.Go(func() {
+						if _, err := s.Commit(t.Context(), storage.Txn{Then: []storage.Op{{Key: fmt.Sprint("/", i), Value: []byte("x")}}}); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				wg.Wait()
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
 }
 
 func TestFull(t *testing.T) {

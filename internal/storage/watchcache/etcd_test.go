@@ -88,13 +88,14 @@ func TestServersShareAnEtcd(t *testing.T) {
 	const clients, steps = 6, 60
 	var working sync.WaitGroup
 	restart := make(chan struct{})
+	var once sync.Once
 	for i := range clients {
 		working.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(i), 1))
 			newest := storage.Revision(0)
-			for step := range steps {
+			for step := 0; step < steps; step++ {
 				if i == 0 && step == steps/2 {
-					close(restart)
+					once.Do(func() { close(restart) })
 				}
 				key := fmt.Sprintf("a/p%d-%d", i, r.IntN(4))
 				write := nodes[r.IntN(2)]
@@ -108,6 +109,7 @@ func TestServersShareAnEtcd(t *testing.T) {
 						t.Errorf("commit: %v", err)
 					}
 					time.Sleep(20 * time.Millisecond) // etcd is being restarted
+					step--
 					continue
 				}
 				read := nodes[r.IntN(2)]

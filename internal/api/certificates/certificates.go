@@ -1,0 +1,91 @@
+// Package certificates holds the kinds of certificates.k8s.io: CertificateSigningRequest, ClusterTrustBundle and
+// PodCertificateRequest, a file each.
+//
+// Promises: every function is pure, but for what they take from the request's user and the clock.
+// Start reading at clustertrustbundle.go, then certificatesigningrequest.go.
+package certificates
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/timonel/timonel/internal/kind"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+const group = certificatesv1.GroupName
+
+// Definitions lists the kinds of the group in alphabetical order, as discovery does.
+func Definitions() []*kind.Definition {
+	return []*kind.Definition{certificateSigningRequest(), clusterTrustBundle(), podCertificateRequest()}
+}
+
+func labelNotSupported(label string) string { return "field label not supported: " + label }
+
+// maxSignerName is the longest signer name: two DNS subdomains and what joins them, and 63 characters for a path.
+const maxSignerName = 571
+
+// checkSigner wants the name of a signer, "example.com/signer-name".
+func checkSigner(name string, at *field.Path) field.ErrorList {
+	if name == "" {
+		return field.ErrorList{field.Required(at, "")}
+	}
+	domain, rest, ok := strings.Cut(name, "/")
+	if !ok || strings.Contains(rest, "/") {
+		return field.ErrorList{field.Invalid(at, name, "must be a fully qualified domain and path of the form 'example.com/signer-name'")}
+	}
+	var errs field.ErrorList
+	for _, m := range validation.IsDNS1123Subdomain(domain) {
+		errs = append(errs, field.Invalid(at, domain, fmt.Sprintf("validating label %q: %s", domain, m)))
+	}
+	if !strings.Contains(domain, ".") {
+		errs = append(errs, field.Invalid(at, domain, "should be a domain with at least two segments separated by dots"))
+	}
+	for _, m := range append(path.IsValidPathSegmentName(rest), validation.IsDNS1123Subdomain(rest)...) {
+		errs = append(errs, field.Invalid(at, rest, fmt.Sprintf("validating label %q: %s", rest, m)))
+	}
+	if len(name) > maxSignerName {
+		errs = append(errs, field.TooLong(at, name, maxSignerName))
+	}
+	return errs
+}
+
+// parseRequest reads the one PEM block of a certificate signing request (RFC 2986, RFC 7468).
+func parseRequest(text []byte) (*x509.CertificateRequest, error) {
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE REQUEST" {
+		return nil, errors.New("PEM block type must be CERTIFICATE REQUEST")
+	}
+	return x509.ParseCertificateRequest(block.Bytes)
+}
+
+// certificatesOf reads PEM blocks, all of which must be certificates without headers.
+func certificatesOf(text []byte) ([]*x509.Certificate, error) {
+	var list []*x509.Certificate
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			return list, nil
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("only CERTIFICATE PEM blocks are allowed, found %q", block.Type)
+		}
+		if len(block.Headers) > 0 {
+			return nil, errors.New("no PEM block headers are permitted")
+		}
+		parsed, err := x509.ParseCertificates(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		if len(parsed) == 0 {
+			return nil, errors.New("found CERTIFICATE PEM block containing 0 certificates")
+		}
+		list = append(list, parsed...)
+	}
+}
