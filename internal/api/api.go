@@ -10,6 +10,8 @@ package api
 import (
 	"slices"
 
+	"github.com/timonel/timonel/internal/api/apiextensions"
+	"github.com/timonel/timonel/internal/api/apiregistration"
 	"github.com/timonel/timonel/internal/api/apps"
 	"github.com/timonel/timonel/internal/api/autoscaling"
 	"github.com/timonel/timonel/internal/api/batch"
@@ -30,7 +32,8 @@ import (
 
 // Options are what kinds need to know about the server.
 type Options struct {
-	Core core.Options // its IPAddress is set by Groups
+	Core       core.Options // its IPAddress is set by Groups
+	Extensions apiextensions.Options
 }
 
 // Groups returns the definitions of all groups: groups by their priority (the groupPriorityMinimum of their APIService,
@@ -42,6 +45,7 @@ func Groups(o Options) []*kind.Definition {
 	rules := podspec.Rules{AllowPrivileged: o.Core.AllowPrivileged}
 	return slices.Concat(
 		coreKinds,
+		apiregistration.Definitions(),
 		apps.Definitions(rules),
 		events.Definitions(event),
 		autoscaling.Definitions(),
@@ -51,6 +55,7 @@ func Groups(o Options) []*kind.Definition {
 		policy.Definitions(),
 		rbac.Definitions(),
 		storage.Definitions(),
+		apiextensions.Definitions(o.Extensions),
 		scheduling.Definitions(),
 		coordination.Definitions(),
 		node.Definitions(),

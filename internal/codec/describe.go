@@ -94,9 +94,9 @@ func Stamp(d *kind.Definition, value []byte, revision storage.Revision) (*watchc
 }
 
 // storedMessage returns the protobuf message in a stored value. Values stored in
-// another form are decoded and encoded once.
+// another form, or without their defaults, are decoded and encoded once.
 func storedMessage(d *kind.Definition, value []byte) ([]byte, error) {
-	if d.Stored.Encoding == kind.Protobuf {
+	if d.Stored.Encoding == kind.Protobuf && !d.Stored.Undefaulted {
 		if _, _, raw, err := OpenEnvelope(value); err == nil {
 			return raw, nil
 		}
@@ -104,6 +104,9 @@ func storedMessage(d *kind.Definition, value []byte) ([]byte, error) {
 	obj, err := decodeStored(d, value)
 	if err != nil {
 		return nil, err
+	}
+	if d.Default != nil {
+		d.Default(obj)
 	}
 	m, ok := obj.(message)
 	if !ok {

@@ -30,12 +30,11 @@ type Encoder struct {
 func (e *Encoder) Object(i Item) ([]byte, error) {
 	switch e.Format.View {
 	case AsTable:
-		table, err := e.table([]Item{i}, metav1.ListMeta{})
-		if err != nil {
+		var table bytes.Buffer
+		if err := e.writeTable(&table, []Item{i}, metav1.ListMeta{ResourceVersion: resourceVersion(&i)}); err != nil {
 			return nil, err
 		}
-		table.ResourceVersion = resourceVersion(&i)
-		return e.text(table)
+		return textForm(table.Bytes(), e.Format)
 	case AsMetadata:
 		p, err := i.Metadata(e.Format.ViewVersion)
 		if err != nil {
@@ -78,14 +77,6 @@ func Encode(v runtime.Object, gvk schema.GroupVersionKind, f Format) ([]byte, er
 	return textForm(b, f)
 }
 
-func (e *Encoder) text(v any) ([]byte, error) {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return nil, err
-	}
-	return textForm(b, e.Format)
-}
-
 // textForm turns compact JSON into what was asked for, with a newline at the end.
 func textForm(b []byte, f Format) ([]byte, error) {
 	switch {
@@ -108,25 +99,24 @@ func resourceVersion(i *Item) string {
 	return i.Object.GetResourceVersion()
 }
 
-// WriteList writes a list of items to w. Whole objects are written one by one from
-// their kept forms, so the answer is never held in memory at once.
+// WriteList writes a list of items to w, one by one from their kept forms: unless
+// it is to be indented or YAML, the answer is never held in memory at once.
 func (e *Encoder) WriteList(w io.Writer, items []Item, meta metav1.ListMeta) error {
-	switch e.Format.View {
-	case AsTable:
-		table, err := e.table(items, meta)
-		if err != nil {
-			return err
-		}
-		return e.writeText(w, table)
-	case AsMetadata:
-		return e.writeMetadataList(w, items, meta)
+	write := e.writeJSONList
+	switch {
+	case e.Format.View == AsTable:
+		write = e.writeTable
+	case e.Format.View == AsMetadata:
+		write = e.writeMetadataList
 	}
-	if e.Format.Media == ProtobufMedia {
-		return e.writeMessages(w, items, meta)
-	}
-	if e.Format.Media == YAMLMedia || e.Format.Pretty {
+	switch {
+	case e.Format.Media == ProtobufMedia && e.Format.View == AsMetadata:
+		return e.writeMessages(w, e.viewAPIVersion(), "PartialObjectMetadataList", items, meta, (*Item).metadataMessage)
+	case e.Format.Media == ProtobufMedia:
+		return e.writeMessages(w, e.Definition.APIVersion(), e.Definition.ListKind, items, meta, (*Item).Message)
+	case e.Format.Media == YAMLMedia || e.Format.Pretty:
 		var b bytes.Buffer
-		if err := e.writeJSONList(&b, items, meta); err != nil {
+		if err := write(&b, items, meta); err != nil {
 			return err
 		}
 		text, err := textForm(b.Bytes(), e.Format)
@@ -136,15 +126,10 @@ func (e *Encoder) WriteList(w io.Writer, items []Item, meta metav1.ListMeta) err
 		_, err = w.Write(text)
 		return err
 	}
-	return e.writeJSONList(w, items, meta)
-}
-
-func (e *Encoder) writeText(w io.Writer, v any) error {
-	b, err := e.text(v)
-	if err != nil {
+	if err := write(w, items, meta); err != nil {
 		return err
 	}
-	_, err = w.Write(b)
+	_, err := w.Write(newline)
 	return err
 }
 
@@ -174,19 +159,19 @@ func (e *Encoder) writeJSONList(w io.Writer, items []Item, meta metav1.ListMeta)
 			return err
 		}
 	}
-	tail := "]}\n"
+	tail := "]}"
 	if IsTree(e.Definition) {
-		tail = `],"kind":"` + e.Definition.ListKind + `","metadata":` + string(metadata) + "}\n"
+		tail = `],"kind":"` + e.Definition.ListKind + `","metadata":` + string(metadata) + "}"
 	}
 	_, err = io.WriteString(w, tail)
 	return err
 }
 
-var comma = []byte{','}
+var comma, newline = []byte{','}, []byte{'\n'}
 
 // writeMessages writes a protobuf list: every list kind of the API has its
 // metadata in field 1 and its items in field 2.
-func (e *Encoder) writeMessages(w io.Writer, items []Item, meta metav1.ListMeta) error {
+func (e *Encoder) writeMessages(w io.Writer, apiVersion, kindName string, items []Item, meta metav1.ListMeta, messageOf func(*Item) ([]byte, error)) error {
 	rawMeta, err := meta.Marshal()
 	if err != nil {
 		return err
@@ -196,12 +181,12 @@ func (e *Encoder) writeMessages(w io.Writer, items []Item, meta metav1.ListMeta)
 	bodies := make([][]byte, len(items))
 	size := len(head)
 	for n := range items {
-		if bodies[n], err = items[n].Message(); err != nil {
+		if bodies[n], err = messageOf(&items[n]); err != nil {
 			return err
 		}
 		size += protowire.SizeTag(2) + protowire.SizeBytes(len(bodies[n]))
 	}
-	if _, err := w.Write(envelopeHead(e.Definition.APIVersion(), e.Definition.ListKind, size)); err != nil {
+	if _, err := w.Write(envelopeHead(apiVersion, kindName, size)); err != nil {
 		return err
 	}
 	if _, err := w.Write(head); err != nil {
@@ -222,19 +207,28 @@ func (e *Encoder) writeMessages(w io.Writer, items []Item, meta metav1.ListMeta)
 }
 
 func (e *Encoder) writeMetadataList(w io.Writer, items []Item, meta metav1.ListMeta) error {
-	list := &metav1.PartialObjectMetadataList{ListMeta: meta, Items: make([]metav1.PartialObjectMetadata, len(items))}
-	for n := range items {
-		p, err := items[n].Metadata(e.Format.ViewVersion)
-		if err != nil {
-			return err
-		}
-		list.Items[n] = *p
-	}
-	b, err := Encode(list, schema.GroupVersionKind{Group: metav1.GroupName, Version: e.Format.ViewVersion, Kind: "PartialObjectMetadataList"}, e.Format)
+	listMeta, err := json.Marshal(meta)
 	if err != nil {
 		return err
 	}
-	_, err = w.Write(b)
+	b := make([]byte, 0, tableChunk+4096)
+	b = append(append(append(b, typeHead(e.viewAPIVersion(), "PartialObjectMetadataList")...), `"metadata":`...), listMeta...)
+	b = append(b, `,"items":[`...)
+	for n := range items {
+		if n > 0 {
+			b = append(b, ',')
+		}
+		if b, err = e.appendMetadata(b, &items[n]); err != nil {
+			return err
+		}
+		if len(b) > tableChunk {
+			if _, err := w.Write(b); err != nil {
+				return err
+			}
+			b = b[:0]
+		}
+	}
+	_, err = w.Write(append(b, "]}"...))
 	return err
 }
 
@@ -293,6 +287,20 @@ func (e *Encoder) Status(status *metav1.Status) ([]byte, error) {
 		return nil, err
 	}
 	return e.frame("ERROR", b), nil
+}
+
+// bookmarkTable is a bookmark for a client that watches tables. The one at the end of the
+// initial events always carries the metadata with the annotation.
+func (e *Encoder) bookmarkTable(meta metav1.ObjectMeta, initialEventsEnd bool) ([]byte, error) {
+	obj := e.Definition.Hub().New()
+	obj.SetResourceVersion(meta.ResourceVersion)
+	obj.SetAnnotations(meta.Annotations)
+	one := *e
+	if initialEventsEnd {
+		one.Format.IncludeObject = "Metadata"
+	}
+	e.columnsSent = true
+	return one.Object(Item{Definition: e.Definition, Object: obj})
 }
 
 func eventHead(eventType string) []byte {

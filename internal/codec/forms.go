@@ -1,23 +1,45 @@
 package codec
 
 import (
+	"encoding/json"
 	"sync"
 
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/storage/watchcache"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// maxForms bounds the bytes of JSON forms that are kept beside stored versions.
+// maxForms bounds the bytes of what is derived from stored versions and kept beside them.
 const maxForms = 64 << 20
 
-// jsonForms keeps the JSON forms of stored versions, the oldest dropped first. A form hangs
-// on its version, so that a hit takes no lock and no look-up.
-var jsonForms = formCache{limit: maxForms}
+// forms keeps what was derived from stored versions (JSON, metadata as JSON, table cells), the oldest
+// dropped first. It hangs on its version, so that a hit takes no lock and no look-up.
+var forms = formCache{limit: maxForms}
 
-// form is one derived encoding of a version.
+// form is what was derived from a version, as far as it was asked for. It is immutable; another piece
+// makes another form.
 type form struct {
 	definition *kind.Definition
-	bytes      []byte
+	json       []byte // list item
+	metadata   []byte // metadata alone, JSON
+	row        *row
+}
+
+// row is the cells of a table row, those that depend on the time of the request unresolved.
+type row struct {
+	cells      []any
+	conditions []metav1.TableRowCondition
+}
+
+// cellSize is about what a cell costs in memory, for the bound.
+const cellSize = 48
+
+func (f *form) size() int {
+	n := len(f.json) + len(f.metadata)
+	if f.row != nil {
+		n += cellSize * len(f.row.cells)
+	}
+	return n
 }
 
 type formCache struct {
@@ -30,39 +52,79 @@ type formCache struct {
 	}
 }
 
-// of returns the JSON form of an item that is a stored version.
-func (c *formCache) of(i *Item) ([]byte, error) {
+// load returns what was derived from an item's version; the zero form if nothing was.
+func (c *formCache) load(i *Item) form {
 	if f, ok := i.Version.Derived.Load().(*form); ok && f.definition == i.Definition {
-		return f.bytes, nil
+		return *f
+	}
+	return form{definition: i.Definition}
+}
+
+// jsonOf returns the JSON form of an item that is a stored version.
+func (c *formCache) jsonOf(i *Item) ([]byte, error) {
+	f := c.load(i)
+	if f.json != nil {
+		return f.json, nil
 	}
 	obj, err := i.Decoded()
 	if err != nil {
 		return nil, err
 	}
-	b, err := marshalItem(obj)
+	if f.json, err = marshalItem(obj); err != nil {
+		return nil, err
+	}
+	c.keep(i.Version, &f)
+	return f.json, nil
+}
+
+// metadataOf returns the metadata of an item that is a stored version, as JSON.
+func (c *formCache) metadataOf(i *Item) ([]byte, error) {
+	f := c.load(i)
+	if f.metadata != nil {
+		return f.metadata, nil
+	}
+	p, err := i.Metadata("v1")
 	if err != nil {
 		return nil, err
 	}
-	c.keep(i.Version, &form{i.Definition, b})
-	return b, nil
+	if f.metadata, err = json.Marshal(&p.ObjectMeta); err != nil {
+		return nil, err
+	}
+	c.keep(i.Version, &f)
+	return f.metadata, nil
+}
+
+// rowOf returns the cells of an item that is a stored version.
+func (c *formCache) rowOf(i *Item, columns kind.Columns) (*row, error) {
+	f := c.load(i)
+	if f.row != nil {
+		return f.row, nil
+	}
+	obj, err := i.Decoded()
+	if err != nil {
+		return nil, err
+	}
+	f.row = makeRow(i.Definition, columns, obj)
+	c.keep(i.Version, &f)
+	return f.row, nil
 }
 
 func (c *formCache) keep(v *watchcache.Version, f *form) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if old, ok := v.Derived.Load().(*form); ok && old != nil {
-		c.mu.size -= len(old.bytes)
+	if old, ok := v.Derived.Load().(*form); ok {
+		c.mu.size -= old.size()
 	} else {
 		c.mu.order = append(c.mu.order, v)
 	}
 	v.Derived.Store(f)
-	c.mu.size += len(f.bytes)
+	c.mu.size += f.size()
 	for c.mu.size > c.limit && c.mu.first < len(c.mu.order) {
 		oldest := c.mu.order[c.mu.first]
 		c.mu.order[c.mu.first] = nil
 		c.mu.first++
-		if old, ok := oldest.Derived.Load().(*form); ok && old != nil {
-			c.mu.size -= len(old.bytes)
+		if old, ok := oldest.Derived.Load().(*form); ok {
+			c.mu.size -= old.size()
 			oldest.Derived.Store(nil)
 		}
 	}

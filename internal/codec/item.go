@@ -8,6 +8,7 @@ import (
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	"github.com/timonel/timonel/internal/storage/watchcache"
+	"google.golang.org/protobuf/encoding/protowire"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -75,7 +76,7 @@ func (i *Item) JSON() ([]byte, error) {
 	if i.tree() && i.Definition.Convert == nil {
 		return i.Version.Blob, nil
 	}
-	return jsonForms.of(i)
+	return forms.jsonOf(i)
 }
 
 // transient encodes an object in hand. What was written is shown as it reads back, so
@@ -165,13 +166,42 @@ func (i *Item) Message() ([]byte, error) {
 	return m.Marshal()
 }
 
-// Metadata returns the item as PartialObjectMetadata.
-func (i *Item) Metadata(viewVersion string) (*metav1.PartialObjectMetadata, error) {
-	obj, err := i.Decoded()
+// rawMetadata returns the ObjectMeta message of a stored version of a Go type.
+func (i *Item) rawMetadata() ([]byte, bool) {
+	if i.Version == nil || i.Version.Err != nil || i.tree() || i.Object != nil {
+		return nil, false
+	}
+	return lookup(i.Version.Blob, metadataField)
+}
+
+// metadataMessage returns the item as a PartialObjectMetadata message: field 1 is all it has.
+func (i *Item) metadataMessage() ([]byte, error) {
+	if raw, ok := i.rawMetadata(); ok {
+		b := make([]byte, 0, len(raw)+6)
+		return protowire.AppendBytes(protowire.AppendTag(b, metadataField, protowire.BytesType), raw), nil
+	}
+	p, err := i.Metadata("v1")
 	if err != nil {
 		return nil, err
 	}
-	p := partial(obj)
+	return p.Marshal()
+}
+
+// Metadata returns the item as PartialObjectMetadata. Of a stored version only the
+// metadata is decoded.
+func (i *Item) Metadata(viewVersion string) (*metav1.PartialObjectMetadata, error) {
+	p := &metav1.PartialObjectMetadata{}
+	if raw, ok := i.rawMetadata(); ok {
+		if err := p.ObjectMeta.Unmarshal(raw); err != nil {
+			return nil, fmt.Errorf("decode metadata of %s: %w", i.Definition.Kind, err)
+		}
+	} else {
+		obj, err := i.Decoded()
+		if err != nil {
+			return nil, err
+		}
+		p = partial(obj)
+	}
 	p.SetGroupVersionKind(schema.GroupVersionKind{Group: metav1.GroupName, Version: viewVersion, Kind: "PartialObjectMetadata"})
 	return p, nil
 }

@@ -2,87 +2,149 @@ package codec
 
 import (
 	"encoding/json"
+	"io"
 	"time"
 
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// table shows items as rows (KEP-1904, server-side printing). In a stream only
-// the first table carries the column definitions.
-func (e *Encoder) table(items []Item, meta metav1.ListMeta) (*metav1.Table, error) {
+// A Table (KEP-1904, server-side printing) is written piece by piece: the cells of stored versions and
+// their metadata are kept, so that a list that is shown again and again costs little more than its bytes.
+
+// writeTable writes items as a Table. In a stream only the first carries the
+// column definitions.
+func (e *Encoder) writeTable(w io.Writer, items []Item, meta metav1.ListMeta) error {
 	columns := e.Definition.Columns.All()
-	t := &metav1.Table{ListMeta: meta, Rows: make([]metav1.TableRow, len(items))}
-	t.SetGroupVersionKind(schema.GroupVersionKind{Group: metav1.GroupName, Version: e.Format.ViewVersion, Kind: "Table"})
-	if !e.columnsSent {
-		t.ColumnDefinitions = columns.Definitions()
+	b, err := e.tableHead(columns, meta)
+	if err != nil {
+		return err
 	}
 	now := time.Now()
 	if e.Now != nil {
 		now = e.Now()
 	}
 	for n := range items {
-		row, err := e.row(columns, &items[n], now)
-		if err != nil {
+		if n > 0 {
+			b = append(b, ',')
+		}
+		if b, err = e.appendRow(b, columns, &items[n], now); err != nil {
+			return err
+		}
+		if len(b) > tableChunk {
+			if _, err := w.Write(b); err != nil {
+				return err
+			}
+			b = b[:0]
+		}
+	}
+	_, err = w.Write(append(b, "]}"...))
+	return err
+}
+
+// tableChunk is about how much of a table is written at a time.
+const tableChunk = 16 << 10
+
+func (e *Encoder) tableHead(columns kind.Columns, meta metav1.ListMeta) ([]byte, error) {
+	definitions := []byte("null")
+	if !e.columnsSent {
+		var err error
+		if definitions, err = json.Marshal(columns.Definitions()); err != nil {
 			return nil, err
 		}
-		t.Rows[n] = row
 	}
-	return t, nil
-}
-
-func (e *Encoder) row(columns kind.Columns, i *Item, now time.Time) (row metav1.TableRow, err error) {
-	obj, err := i.Decoded()
-	if err != nil {
-		return row, err
-	}
-	row.Cells = make([]any, len(columns))
-	for c := range columns {
-		cell := columns[c].Of(obj)
-		if dated, ok := cell.(kind.Dated); ok {
-			cell = dated.At(now)
-		}
-		row.Cells[c] = cell
-	}
-	if e.Definition.Conditions != nil {
-		row.Conditions = e.Definition.Conditions(obj)
-	}
-	switch e.Format.IncludeObject {
-	case "None":
-		row.Object = runtime.RawExtension{Raw: []byte("null")}
-	case "Object":
-		row.Object.Raw, err = i.AppendWithType(nil)
-	default:
-		p := partial(obj)
-		p.SetGroupVersionKind(schema.GroupVersionKind{Group: metav1.GroupName, Version: e.Format.ViewVersion, Kind: "PartialObjectMetadata"})
-		row.Object.Raw, err = json.Marshal(p)
-	}
-	return row, err
-}
-
-// bookmarkTable is a bookmark for a client that watches tables. The one at the end of the
-// initial events always carries the metadata with the annotation.
-func (e *Encoder) bookmarkTable(meta metav1.ObjectMeta, initialEventsEnd bool) ([]byte, error) {
-	t := &metav1.Table{ListMeta: metav1.ListMeta{ResourceVersion: meta.ResourceVersion}}
-	t.SetGroupVersionKind(schema.GroupVersionKind{Group: metav1.GroupName, Version: e.Format.ViewVersion, Kind: "Table"})
-	columns := e.Definition.Columns.All()
-	if !e.columnsSent {
-		t.ColumnDefinitions = columns.Definitions()
-		e.columnsSent = true
-	}
-	obj := e.Definition.New()
-	obj.SetResourceVersion(meta.ResourceVersion)
-	obj.SetAnnotations(meta.Annotations)
-	one := *e
-	if initialEventsEnd {
-		one.Format.IncludeObject = "Metadata"
-	}
-	row, err := one.row(columns, &Item{Definition: e.Definition.Hub(), Object: obj}, time.Now())
+	listMeta, err := json.Marshal(meta)
 	if err != nil {
 		return nil, err
 	}
-	t.Rows = []metav1.TableRow{row}
-	return json.Marshal(t)
+	b := make([]byte, 0, tableChunk+4096)
+	b = append(b, typeHead(e.viewAPIVersion(), "Table")...)
+	b = append(append(b, `"metadata":`...), listMeta...)
+	b = append(append(b, `,"columnDefinitions":`...), definitions...)
+	return append(b, `,"rows":[`...), nil
+}
+
+func (e *Encoder) viewAPIVersion() string { return metav1.GroupName + "/" + e.Format.ViewVersion }
+
+// makeRow makes the cells of an object.
+func makeRow(d *kind.Definition, columns kind.Columns, obj object.Object) *row {
+	r := &row{cells: make([]any, len(columns))}
+	for c := range columns {
+		r.cells[c] = columns[c].Of(obj)
+	}
+	if d.Conditions != nil {
+		r.conditions = d.Conditions(obj)
+	}
+	return r
+}
+
+func (e *Encoder) rowOf(i *Item, columns kind.Columns) (*row, error) {
+	if i.Version != nil && i.Object == nil {
+		return forms.rowOf(i, columns)
+	}
+	obj, err := i.Decoded()
+	if err != nil {
+		return nil, err
+	}
+	return makeRow(e.Definition, columns, obj), nil
+}
+
+func (e *Encoder) appendRow(b []byte, columns kind.Columns, i *Item, now time.Time) ([]byte, error) {
+	r, err := e.rowOf(i, columns)
+	if err != nil {
+		return nil, err
+	}
+	b = append(b, `{"cells":[`...)
+	for n, cell := range r.cells {
+		if n > 0 {
+			b = append(b, ',')
+		}
+		if dated, ok := cell.(kind.Dated); ok {
+			cell = dated.At(now)
+		}
+		text, err := json.Marshal(cell)
+		if err != nil {
+			return nil, err
+		}
+		b = append(b, text...)
+	}
+	b = append(b, ']')
+	if len(r.conditions) > 0 {
+		text, err := json.Marshal(r.conditions)
+		if err != nil {
+			return nil, err
+		}
+		b = append(append(b, `,"conditions":`...), text...)
+	}
+	b = append(b, `,"object":`...)
+	switch e.Format.IncludeObject {
+	case "None":
+		b = append(b, "null"...)
+	case "Object":
+		b, err = i.AppendWithType(b)
+	default:
+		b, err = e.appendMetadata(b, i)
+	}
+	return append(b, '}'), err
+}
+
+// appendMetadata appends an item as PartialObjectMetadata.
+func (e *Encoder) appendMetadata(b []byte, i *Item) ([]byte, error) {
+	var meta []byte
+	var err error
+	if i.Version != nil && i.Object == nil {
+		meta, err = forms.metadataOf(i)
+	} else {
+		var p *metav1.PartialObjectMetadata
+		if p, err = i.Metadata(e.Format.ViewVersion); err == nil {
+			meta, err = json.Marshal(&p.ObjectMeta)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	b = append(b, typeHead(e.viewAPIVersion(), "PartialObjectMetadata")...)
+	b = append(append(b, `"metadata":`...), meta...)
+	return append(b, '}'), nil
 }

@@ -128,7 +128,6 @@ func (e *Engine) beginCreate(c *Call, obj object.Object) error {
 		return err
 	}
 	obj.SetSelfLink("")
-	obj.SetGeneration(0)
 	obj.SetDeletionTimestamp(nil)
 	obj.SetDeletionGracePeriodSeconds(nil)
 	obj.SetCreationTimestamp(metav1.NewTime(e.Now().UTC().Truncate(time.Second)))
@@ -172,7 +171,7 @@ func (e *Engine) checkAndStoreNew(ctx context.Context, c *Call, d *kind.Definiti
 	c.Trace.Enter(trace.Check)
 	dropDuplicateOwners(c, obj)
 	e.prepareNew(ctx, d, obj)
-	if errs := e.validateNew(ctx, d, obj); len(errs) > 0 {
+	if errs := e.validateNew(ctx, checkedBy(c.Definition), obj); len(errs) > 0 {
 		return item, invalid(d, obj.GetName(), errs)
 	}
 	if d.Warnings != nil {

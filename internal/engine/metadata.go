@@ -48,7 +48,6 @@ func (e *Engine) validateNew(ctx context.Context, d *kind.Definition, obj object
 func (e *Engine) validateUpdate(ctx context.Context, d *kind.Definition, view *kind.View, obj, old object.Object) field.ErrorList {
 	path := field.NewPath("metadata")
 	errs := apivalidation.ValidateObjectMetaAccessorUpdate(obj, old, path)
-	errs = append(errs, apivalidation.ValidateObjectMetaAccessor(obj, d.Namespaced(), anyName, path)...)
 	errs = append(errs, validateFinalizers(d, obj)...)
 	switch {
 	case view != nil:
@@ -77,8 +76,14 @@ func validateFinalizers(d *kind.Definition, obj object.Object) field.ErrorList {
 	return errs
 }
 
-// anyName accepts a name that is stored already.
-func anyName(string, bool) []string { return nil }
+// checkedBy is the definition whose rules objects are held to: the version's own if it has any, else
+// the hub's. Either looks at objects of the hub's type.
+func checkedBy(d *kind.Definition) *kind.Definition {
+	if d.Validate != nil {
+		return d
+	}
+	return d.Hub()
+}
 
 func checkName(d *kind.Definition) apivalidation.ValidateNameFunc {
 	if d.CheckName != nil {

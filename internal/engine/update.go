@@ -159,7 +159,7 @@ func (e *Engine) writeOnce(ctx context.Context, c *Call, d *kind.Definition, o w
 		obj.SetGeneration(old.GetGeneration() + 1)
 	}
 	obj.SetResourceVersion(old.GetResourceVersion())
-	if errs := e.validateUpdate(ctx, d, view, obj, old); len(errs) > 0 {
+	if errs := e.validateUpdate(ctx, checkedBy(c.Definition), view, obj, old); len(errs) > 0 {
 		return Result{}, invalid(d, obj.GetName(), errs)
 	}
 	if warn := warnings(d, view); warn != nil {

@@ -77,6 +77,9 @@ type Stored struct {
 	Prefix   string   // between the etcd prefix and the object's key, e.g. "services/specs"; default: the plural
 	Version  string   // apiVersion's version written to the store; default: the definition's own
 	Encoding Encoding // of the value
+	// Undefaulted: what is stored lacks values that Default gives, because they follow from what is set later; a
+	// Job's labels are those of its pods. They are given when the object is read.
+	Undefaulted bool
 	// Shape converts to and from the stored version where that differs in more
 	// than its apiVersion. nil: the stored fields are those of the Go type.
 	Shape *Shape

@@ -34,6 +34,7 @@ func job(rules podspec.Rules) *kind.Definition {
 		Scope: kind.Namespaced, Verbs: kind.Standard,
 		New:     kind.Of[batchv1.Job](),
 		Default: kind.Default(defaultJob),
+		Stored:  kind.Stored{Undefaulted: true}, // its labels follow from those of its pods, which are generated later
 		PrepareCreate: kind.Prepare(func(j *batchv1.Job) {
 			generateSelector(j)
 			j.Status = batchv1.JobStatus{}

@@ -30,6 +30,7 @@ func persistentVolumeClaim() *kind.Definition {
 		Scope: kind.Namespaced, Verbs: kind.Standard,
 		New:     kind.Of[corev1.PersistentVolumeClaim](),
 		Default: kind.Default(DefaultClaim),
+		Stored:  kind.Stored{Undefaulted: true}, // kube-apiserver stores no phase on create
 		PrepareCreate: kind.Prepare(func(c *corev1.PersistentVolumeClaim) {
 			c.Status = corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending}
 			mirrorDataSource(&c.Spec, nil)
