@@ -11,9 +11,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// imageFound is the image a container is about to be started from.
-type imageFound = runtimeapi.Image
-
 // pullErrorShown is how long a failed pull shows as ErrImagePull before it
 // shows as the back-off until the next one.
 const pullErrorShown = 3 * time.Second

@@ -269,7 +269,8 @@ func (r *fakeRuntime) exit(name string, code int32) {
 	}
 }
 
-// loseSandbox has every sandbox die, with what runs in it.
+// loseSandboxes has every sandbox die; containers run on, as they do without
+// a shared process namespace.
 func (r *fakeRuntime) loseSandboxes() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

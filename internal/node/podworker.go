@@ -13,6 +13,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // podWorker brings one pod from what the runtime has to what the API wants,
@@ -90,7 +91,7 @@ type memory struct {
 	told   string // what the last event said, so that it is said once
 	crash  backoff
 	retry  retry
-	image  *imageFound
+	image  *runtimeapi.Image // for the next start
 	pull   backoff
 	pullAt time.Time // of the last failed pull
 	pullBy waiting   // its reason and message

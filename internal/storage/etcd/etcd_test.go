@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/server/v3/storage/mvcc"
+
 	"github.com/timonel/timonel/internal/storage"
 	"github.com/timonel/timonel/internal/storage/storagetest"
 )
@@ -235,6 +237,12 @@ type recording struct {
 func (r *recording) compact(ctx context.Context, at storage.Revision) error {
 	r.compacted(at)
 	return r.backend.compact(ctx, at)
+}
+
+func TestWatchBuffer(t *testing.T) {
+	if got := mvcc.ChanBufLen(); got != watchBuffer {
+		t.Errorf("etcd buffers %d responses, not %d", got, watchBuffer)
+	}
 }
 
 func TestLeasesAreShared(t *testing.T) {

@@ -454,6 +454,19 @@ func TestWaitForForeignRevision(t *testing.T) {
 func TestUndecodable(t *testing.T) {
 	bubble(t, func(t *testing.T, store *storagetest.Memory) {
 		commit(t, store, put(pods+"a/good", object{}), storage.Op{Key: pods + "a/bad", Value: []byte("}")})
+		commit(t, store, storage.Op{Key: secret + "a/worse", Value: []byte("panic")})
+		defer func() {
+			c := New(store, prefix, Options{})
+			worse := widgets(secret)
+			worse.Describe = func(string, []byte, storage.Revision) Description { panic("worse") }
+			v := c.Serve(worse)
+			if err := c.load(t.Context(), *c.views.Load()); err != nil {
+				t.Fatal(err)
+			}
+			if o, ok := v.Get("a/worse"); !ok || o.Err == nil {
+				t.Errorf("a value that makes Describe panic: %+v", o)
+			}
+		}()
 		c, views := start(t, store, Options{}, pods)
 		page := views[0].Latest().List(Query{})
 		if len(page.Versions) != 2 || page.Versions[0].Err == nil || page.Versions[1].Err != nil {

@@ -85,10 +85,16 @@ func (u *labelUsage) idle() string {
 // buildIndex makes the index of a state, beside the feed, and then, in its way, brings it up to the
 // newest state.
 func (v *View) buildIndex(label string) {
-	value := func(o *Version) (string, bool) { return o.Labels.Lookup(label) }
 	old := v.current.Load()
-	index := labelIndex{label, indexOf(old.objects, 0, value)}
+	v.addIndex(old, labelIndex{label, indexOf(old.objects, 0, labelValue(label))})
+}
 
+func labelValue(label string) func(*Version) (string, bool) {
+	return func(v *Version) (string, bool) { return v.Labels.Lookup(label) }
+}
+
+// addIndex adds to the newest state an index that was made of an old one.
+func (v *View) addIndex(old *state, index labelIndex) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	u := &v.usage
@@ -105,7 +111,7 @@ func (v *View) buildIndex(label string) {
 	e := s.begin(&v.collection, v.mu.epoch)
 	for number := old.next; number < s.next; number++ {
 		r := dir.at(number)
-		e.reindex(&index.postings, r.prev, r.next, value)
+		e.reindex(&index.postings, r.prev, r.next, labelValue(index.label))
 	}
 	if len(u.used) >= labelIndexes {
 		idle := u.idle()
@@ -115,8 +121,8 @@ func (v *View) buildIndex(label string) {
 	if u.used == nil {
 		u.used = make(map[string]*atomic.Int64)
 	}
-	u.used[label] = new(atomic.Int64)
-	u.used[label].Store(time.Now().Unix())
+	u.used[index.label] = new(atomic.Int64)
+	u.used[index.label].Store(time.Now().Unix())
 	e.labels = append(e.labels, index)
 	v.current.Store(&e.state)
 }

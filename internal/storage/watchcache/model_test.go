@@ -284,6 +284,11 @@ func runModel(t *testing.T, store *storagetest.Memory, seed uint64) {
 	}
 
 	var watchers []*modelWatcher
+	type keptSnapshot struct {
+		Snapshot
+		view int
+	}
+	var kept []keptSnapshot
 	look := func(w *modelWatcher) {
 		b, err := w.Poll()
 		if err != nil {
@@ -338,6 +343,9 @@ func runModel(t *testing.T, store *storagetest.Memory, seed uint64) {
 				}
 			}
 			compareList(t, r, snapshot, models[i])
+			kept = append(kept, keptSnapshot{snapshot, i})
+			old := kept[r.IntN(len(kept))]
+			compareList(t, r, old.Snapshot, models[old.view])
 		}
 	}
 	if _, err := c.Fresh(t.Context()); err != nil {

@@ -68,8 +68,7 @@ func (e *edit) replace(prev, next *Version) {
 		e.reindex(&e.fields[i], prev, next, func(v *Version) (string, bool) { return v.Field(i), true })
 	}
 	for i := range e.labels {
-		label := e.labels[i].label
-		e.reindex(&e.labels[i].postings, prev, next, func(v *Version) (string, bool) { return v.Labels.Lookup(label) })
+		e.reindex(&e.labels[i].postings, prev, next, labelValue(e.labels[i].label))
 	}
 }
 
@@ -103,7 +102,7 @@ func newState(c *Collection, versions []*Version, revision storage.Revision, lab
 		}
 	}
 	for _, label := range labels {
-		s.labels = append(s.labels, labelIndex{label, indexOf(s.objects, epoch, func(v *Version) (string, bool) { return v.Labels.Lookup(label) })})
+		s.labels = append(s.labels, labelIndex{label, indexOf(s.objects, epoch, labelValue(label))})
 	}
 	return s
 }

@@ -1,6 +1,7 @@
 package watchcache
 
 import (
+	"fmt"
 	"strings"
 	"sync/atomic"
 
@@ -82,7 +83,7 @@ func (c *Collection) split(key string) (ns string) {
 // version describes a stored value. prev, which may be nil, is the version before: what
 // stayed the same shares its memory.
 func (c *Collection) version(fullKey, key string, value []byte, revision storage.Revision, prev *Version) *Version {
-	d := c.Describe(fullKey, value, revision)
+	d := c.describe(fullKey, value, revision)
 	v := &Version{
 		UID: d.UID, Revision: revision, Labels: d.Labels, Fields: d.Fields, Blob: d.Blob, Err: d.Err,
 	}
@@ -100,6 +101,17 @@ func (c *Collection) version(fullKey, key string, value []byte, revision storage
 		v.Name = key[len(v.Namespace)+1:]
 	}
 	return v
+}
+
+// describe calls Describe. A value on which that panics must not stop the cache, now and after each
+// restart: it is kept as one that does not decode.
+func (c *Collection) describe(key string, value []byte, revision storage.Revision) (d Description) {
+	defer func() {
+		if p := recover(); p != nil {
+			d = Description{Err: fmt.Errorf("describe %s: panic: %v", key, p)}
+		}
+	}()
+	return c.Describe(key, value, revision)
 }
 
 // last returns the object's last state as of its deletion.

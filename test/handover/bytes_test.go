@@ -1,0 +1,23 @@
+package handover_test
+
+import (
+	"testing"
+
+	"github.com/timonel/timonel/internal/api"
+	"github.com/timonel/timonel/internal/handover"
+	"github.com/timonel/timonel/internal/storage/storagetest"
+)
+
+// TestBytes decodes and encodes every value: the same bytes must come out. It covers every kind that a stock server serves by
+// default: the order of fields, what is left out, what is empty but there.
+func TestBytes(t *testing.T) {
+	store := storagetest.NewMemory()
+	fill(t, store, registry(t))
+	sum, err := handover.Check(t.Context(), store, "/registry", api.Groups(api.Options{}), func(f handover.Finding) {
+		t.Errorf("%s: %v", f.Key, f.Err)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", sum)
+}
