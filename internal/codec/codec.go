@@ -36,6 +36,9 @@ type message interface {
 // IsTree reports whether objects of the definition are trees (custom
 // resources) rather than Go types with a protobuf form.
 func IsTree(d *kind.Definition) bool {
+	if d.Prune != nil {
+		return true
+	}
 	_, tree := d.New().(*unstructured.Unstructured)
 	return tree
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
@@ -35,11 +36,13 @@ type Target struct {
 	// Registered reports whether the server knows a kind at all; it decides the text of the error for
 	// a wrong one.
 	Registered func(schema.GroupVersionKind) bool
+	// Prune is that of a custom resource's definition.
+	Prune func(obj object.Object, stored bool) (unknown []string, err error)
 }
 
 // TargetOf is the target for bodies of a definition.
 func TargetOf(d *kind.Definition, registered func(schema.GroupVersionKind) bool) Target {
-	return Target{Kind: d.GroupVersionKind(), New: func() runtime.Object { return d.New() }, Registered: registered}
+	return Target{Kind: d.GroupVersionKind(), New: func() runtime.Object { return d.New() }, Registered: registered, Prune: d.Prune}
 }
 
 // Decode reads a request body. It returns the object with its type set, and the
@@ -76,6 +79,15 @@ func Decode(body []byte, media Media, target Target, strictness Strictness) (run
 		strict = nil // duplicate keys of YAML are told by Strict alone
 	}
 	strict = append(strict, more...)
+	if target.Prune != nil {
+		unknown, err := target.Prune(obj.(object.Object), false)
+		if err != nil {
+			return nil, nil, cannotBeHandled(got, target.Kind.Kind, err)
+		}
+		if strictness != Ignore {
+			strict = append(strict, UnknownFields(unknown)...)
+		}
+	}
 	if len(strict) > 0 && strictness == Strict {
 		return nil, nil, cannotBeHandled(got, target.Kind.Kind, runtime.NewStrictDecodingError(strict))
 	}
@@ -85,6 +97,15 @@ func Decode(body []byte, media Media, target Target, strictness Strictness) (run
 		warnings[i] = err.Error()
 	}
 	return obj, warnings, nil
+}
+
+// UnknownFields are the strict errors about fields that a schema does not know.
+func UnknownFields(paths []string) []error {
+	errs := make([]error, len(paths))
+	for i, path := range paths {
+		errs[i] = fmt.Errorf("unknown field %q", path)
+	}
+	return errs
 }
 
 // unmarshal decodes JSON into an object, case-sensitive, and returns the fields
@@ -123,7 +144,35 @@ func typeOf(body []byte, target Target) (schema.GroupVersionKind, error) {
 	if err := json.Unmarshal(body, &meta); err != nil {
 		return schema.GroupVersionKind{}, unrecognized(target.Kind.Kind, fmt.Errorf("couldn't get version/kind; json parse error: %w", err), body)
 	}
+	if target.Prune != nil {
+		return checkTreeType(body, meta, target)
+	}
 	return checkType(meta.APIVersion, meta.Kind, target)
+}
+
+// checkTreeType is checkType for custom resources, which must say what they are.
+func checkTreeType(body []byte, meta typeMeta, target Target) (schema.GroupVersionKind, error) {
+	gv, err := schema.ParseGroupVersion(meta.APIVersion)
+	got := gv.WithKind(meta.Kind)
+	switch {
+	case meta.Kind == "":
+		return got, unrecognized(target.Kind.Kind, runtime.NewMissingKindErr(string(body)), body)
+	case meta.APIVersion == "":
+		return got, unrecognized(target.Kind.Kind, runtime.NewMissingVersionErr(string(body)), body)
+	case err != nil:
+		return got, unrecognized(target.Kind.Kind, err, body)
+	case gv != target.Kind.GroupVersion():
+		return got, apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)", gv, target.Kind.GroupVersion()))
+	case meta.Kind != target.Kind.Kind:
+		var named struct {
+			Metadata struct {
+				Name string `json:"name"`
+			} `json:"metadata"`
+		}
+		_ = json.Unmarshal(body, &named) // without a name, if that is no text
+		return got, apierrors.NewInvalid(got.GroupKind(), named.Metadata.Name, field.ErrorList{field.Invalid(field.NewPath("kind"), meta.Kind, "must be "+target.Kind.Kind)})
+	}
+	return got, nil
 }
 
 func checkType(apiVersion, kindName string, target Target) (schema.GroupVersionKind, error) {

@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -22,7 +23,7 @@ func Collection(d *kind.Definition, prefix string) watchcache.Collection {
 		Namespaced: d.Namespaced(),
 	}
 	for _, f := range d.Fields {
-		c.Fields = append(c.Fields, f.Label)
+		c.Fields = append(c.Fields, cmp.Or(f.Label, f.Path))
 		c.Indexed = append(c.Indexed, f.Indexed)
 	}
 	if IsTree(d) {
@@ -97,8 +98,8 @@ func Stamp(d *kind.Definition, value []byte, revision storage.Revision) (*watchc
 // another form, or without their defaults, are decoded and encoded once.
 func storedMessage(d *kind.Definition, value []byte) ([]byte, error) {
 	if d.Stored.Encoding == kind.Protobuf && !d.Stored.Undefaulted {
-		if _, _, raw, err := OpenEnvelope(value); err == nil {
-			return raw, nil
+		if apiVersion, kindName, raw, err := OpenEnvelope(value); err == nil {
+			return raw, ofKind(d, apiVersion, kindName)
 		}
 	}
 	obj, err := decodeStored(d, value)

@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"bytes"
 	"encoding/json"
 	"sync"
 
@@ -21,6 +22,7 @@ var forms = formCache{limit: maxForms}
 type form struct {
 	definition *kind.Definition
 	json       []byte // list item
+	shared     bool   // json is the version's blob: a custom resource that its schema leaves as it is
 	metadata   []byte // metadata alone, JSON
 	row        *row
 }
@@ -35,7 +37,10 @@ type row struct {
 const cellSize = 48
 
 func (f *form) size() int {
-	n := len(f.json) + len(f.metadata)
+	n := len(f.metadata)
+	if !f.shared {
+		n += len(f.json)
+	}
 	if f.row != nil {
 		n += cellSize * len(f.row.cells)
 	}
@@ -72,6 +77,9 @@ func (c *formCache) jsonOf(i *Item) ([]byte, error) {
 	}
 	if f.json, err = marshalItem(obj); err != nil {
 		return nil, err
+	}
+	if i.tree() && bytes.Equal(f.json, i.Version.Blob) {
+		f.json, f.shared = i.Version.Blob, true
 	}
 	c.keep(i.Version, &f)
 	return f.json, nil

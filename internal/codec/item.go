@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -73,10 +74,12 @@ func (i *Item) JSON() ([]byte, error) {
 	if i.Version.Err != nil {
 		return nil, i.Version.Err
 	}
-	if i.tree() && i.Definition.Convert == nil {
-		return i.Version.Blob, nil
-	}
 	return forms.jsonOf(i)
+}
+
+// asStored reports whether a custom resource is stored in the version in which it is shown.
+func (i *Item) asStored() bool {
+	return i.tree() && i.Definition.Convert == nil && bytes.HasPrefix(i.Version.Blob, []byte(`{"apiVersion":"`+i.Definition.APIVersion()+`",`))
 }
 
 // transient encodes an object in hand. What was written is shown as it reads back, so
@@ -84,7 +87,7 @@ func (i *Item) JSON() ([]byte, error) {
 func (i *Item) transient() ([]byte, error) {
 	hub := i.Object
 	if i.Version != nil {
-		if i.tree() && i.Definition.Convert == nil {
+		if i.asStored() { // and pruned and defaulted when it was written
 			return i.Version.Blob, nil
 		}
 		var err error

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
@@ -123,7 +124,9 @@ func encodeStoredJSON(d *kind.Definition, obj object.Object, stored schema.Group
 		if err != nil {
 			return nil, fmt.Errorf("encode %s %s: %w", d.Kind, obj.GetName(), err)
 		}
-		value = tree
+		if value, err = ordered(tree, d.Stored.Shape.Form); err != nil {
+			return nil, fmt.Errorf("encode %s %s: %w", d.Kind, obj.GetName(), err)
+		}
 	} else {
 		before := obj.GetObjectKind().GroupVersionKind()
 		SetKind(obj, stored)
@@ -139,6 +142,19 @@ func encodeStoredJSON(d *kind.Definition, obj object.Object, stored schema.Group
 	return append(b, '\n'), nil
 }
 
+// ordered returns a tree as a value that form made, if there is a form.
+func ordered(tree map[string]any, form func() any) (any, error) {
+	if form == nil {
+		return tree, nil
+	}
+	text, err := json.Marshal(tree)
+	if err != nil {
+		return nil, err
+	}
+	value := form()
+	return value, kjson.UnmarshalCaseSensitivePreserveInts(text, value)
+}
+
 // DecodeStored returns the object of the hub definition d that a stored value
 // holds, defaulted, with its resourceVersion and its type set. The format is told by the content,
 // so that stores written with another --storage-media-type can be read.
@@ -151,12 +167,31 @@ func DecodeStored(d *kind.Definition, value []byte, revision storage.Revision) (
 }
 
 func decodeStored(d *kind.Definition, value []byte) (object.Object, error) {
-	if _, _, raw, err := OpenEnvelope(value); err == nil {
+	if apiVersion, kindName, raw, err := OpenEnvelope(value); err == nil {
+		if err := ofKind(d, apiVersion, kindName); err != nil {
+			return nil, err
+		}
 		return decodeMessage(d, raw)
 	} else if !errors.Is(err, ErrNotEnvelope) {
 		return nil, fmt.Errorf("decode stored %s: %w", d.Kind, err)
 	}
 	return decodeStoredText(d, value)
+}
+
+// ErrOtherKind says that a stored value holds an object of another kind than its key.
+var ErrOtherKind = errors.New("value is of another kind")
+
+// ofKind checks what a stored value says it holds. The version may be any: kinds are stored in one at a
+// time, but older ones stay until they are written again.
+func ofKind(d *kind.Definition, apiVersion, kindName string) error {
+	group, _, grouped := strings.Cut(apiVersion, "/")
+	if !grouped {
+		group = ""
+	}
+	if kindName != d.Kind || group != d.Group {
+		return fmt.Errorf("decode stored %s: %w: %s of %s", d.Kind, ErrOtherKind, kindName, apiVersion)
+	}
+	return nil
 }
 
 func decodeMessage(d *kind.Definition, raw []byte) (object.Object, error) {
@@ -200,6 +235,9 @@ func decodeStoredText(d *kind.Definition, value []byte) (object.Object, error) {
 func finish(d *kind.Definition, obj object.Object, revision storage.Revision) object.Object {
 	obj.SetResourceVersion(FormatRevision(revision))
 	SetKind(obj, d.GroupVersionKind())
+	if d.Prune != nil {
+		_, _ = d.Prune(obj, true) // what the schema does not know any more is not shown
+	}
 	if d.Default != nil {
 		d.Default(obj)
 	}

@@ -227,7 +227,7 @@ func (e *Engine) storeNew(ctx context.Context, c *Call, d *kind.Definition, obj 
 	}
 	txn.Then = append([]storage.Op{op}, txn.Then...)
 	if dry {
-		if _, exists := e.view(d).Get(object.Key(c.Namespace, obj.GetName())); exists {
+		if _, exists := e.object(d, c.Namespace, obj.GetName()); exists {
 			return item, e.alreadyExists(d, c.Namespace, obj.GetName())
 		}
 		return item, nil
@@ -262,7 +262,7 @@ func (e *Engine) createError(err error, d *kind.Definition, namespace, name, key
 
 func (e *Engine) alreadyExists(d *kind.Definition, namespace, name string) error {
 	err := apierrors.NewAlreadyExists(d.GroupResource(), name)
-	if v, ok := e.view(d).Get(object.Key(namespace, name)); ok {
+	if v, ok := e.object(d, namespace, name); ok {
 		if there, decodeErr := codec.DecodeVersion(d.Hub(), v); decodeErr == nil && there.GetDeletionTimestamp() != nil {
 			err.ErrStatus.Message = "object is being deleted: " + err.ErrStatus.Message
 		}

@@ -12,6 +12,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,6 +66,10 @@ func (e *Engine) serve(c *kind.Catalog) {
 	before, views := *e.views.Load(), map[string]*watchcache.View{}
 	for _, d := range c.Stored() {
 		view := before[d.Stored.Prefix]
+		if view != nil && d.Prune != nil && !sameFields(view.Collection(), d) {
+			e.Cache.Drop(view.Collection().Prefix)
+			view = nil
+		}
 		if view == nil {
 			view = e.Cache.Serve(codec.Collection(d, e.Prefix))
 		}
@@ -76,13 +81,33 @@ func (e *Engine) serve(c *kind.Catalog) {
 			e.Cache.Drop(e.Prefix + "/" + prefix + "/")
 		}
 	}
+	e.ownership.Range(func(at, _ any) bool { // of custom resources that changed or are gone
+		if d := at.(endpoint).definition; d.Prune != nil && c.Resource(d.Resource()) != d {
+			e.ownership.Delete(at)
+		}
+		return true
+	})
+}
+
+// sameFields reports whether a resource is kept with the selectable fields of its definition.
+func sameFields(c *watchcache.Collection, d *kind.Definition) bool {
+	return slices.EqualFunc(c.Fields, d.Fields, func(path string, f kind.Field) bool { return path == f.Path })
 }
 
 // View returns the cached resource of a definition, for rooms that follow it.
 func (e *Engine) View(d *kind.Definition) *watchcache.View { return e.view(d) }
 
+// view is nil when the kind has just been taken out of the catalogue.
 func (e *Engine) view(d *kind.Definition) *watchcache.View {
 	return (*e.views.Load())[d.Hub().Stored.Prefix]
+}
+
+// object returns an object's newest version.
+func (e *Engine) object(d *kind.Definition, namespace, name string) (*watchcache.Version, bool) {
+	if view := e.view(d); view != nil {
+		return view.Get(object.Key(namespace, name))
+	}
+	return nil, false
 }
 
 // key is where an object of a definition is stored.

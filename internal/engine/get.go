@@ -43,7 +43,7 @@ func (e *Engine) Get(ctx context.Context, c *Call, options metav1.GetOptions) (c
 	if err := e.wait(ctx, options.ResourceVersion, storage.Revision(at)); err != nil {
 		return item, err
 	}
-	v, ok := e.view(c.Definition).Get(object.Key(c.Namespace, c.Name))
+	v, ok := e.object(c.Definition, c.Namespace, c.Name)
 	if !ok {
 		return item, e.notFound(c.Definition, c.Name)
 	}
@@ -89,7 +89,7 @@ func (e *Engine) current(ctx context.Context, d *kind.Definition, namespace, nam
 			return nil, nil, err
 		}
 	}
-	v, ok := e.view(d).Get(object.Key(namespace, name))
+	v, ok := e.object(d, namespace, name)
 	if !ok {
 		return nil, nil, e.notFound(d, name)
 	}

@@ -82,6 +82,9 @@ func (e *Engine) listVirtual(ctx context.Context, c *Call) (Page, error) {
 // snapshot chooses the state that a list shows, and where in it a continued list begins.
 func (e *Engine) snapshot(ctx context.Context, c *Call, query *watchcache.Query, options metav1.ListOptions) (watchcache.Snapshot, error) {
 	view := e.view(c.Definition)
+	if view == nil {
+		return watchcache.Snapshot{}, e.notFound(c.Definition, "")
+	}
 	at, err := codec.ParseRevision(options.ResourceVersion)
 	if err != nil {
 		return watchcache.Snapshot{}, invalidVersion(options.ResourceVersion, err)
@@ -166,14 +169,14 @@ next:
 		not := r.Operator == selection.NotEquals
 		switch {
 		case r.Field == "metadata.name":
-			if !not && (q.Name == "" || q.Name == r.Value) {
+			if !not && r.Value != "" && (q.Name == "" || q.Name == r.Value) {
 				q.Name = r.Value
 				continue
 			}
 			q.Fields = append(q.Fields, watchcache.FieldRequirement{Index: watchcache.NameField, Value: r.Value, NotEqual: not})
 			continue
 		case r.Field == "metadata.namespace" && (d.Namespaced() || len(d.Fields) == 0):
-			if !not && (q.Namespace == "" || q.Namespace == r.Value) {
+			if !not && r.Value != "" && (q.Namespace == "" || q.Namespace == r.Value) {
 				q.Namespace = r.Value
 				continue
 			}

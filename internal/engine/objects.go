@@ -45,7 +45,11 @@ func (r reader) List(ctx context.Context, resource schema.GroupResource, namespa
 		return nil, err
 	}
 	var list []object.Object
-	for _, v := range r.e.view(d).Latest().List(watchcache.Query{Namespace: namespace}).Versions {
+	view := r.e.view(d)
+	if view == nil {
+		return nil, apierrors.NewNotFound(resource, "")
+	}
+	for _, v := range view.Latest().List(watchcache.Query{Namespace: namespace}).Versions {
 		obj, err := codec.DecodeVersion(d, v)
 		if err != nil {
 			continue // told to whoever asks for it by name

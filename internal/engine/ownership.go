@@ -5,6 +5,7 @@ import (
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	"github.com/timonel/timonel/internal/patch"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // endpoint is where ownership is recorded: a kind's version and a door to it.
@@ -29,6 +30,11 @@ func (e *Engine) owners(c *Call) *patch.Ownership {
 			return convertTo(d, obj, apiVersion)
 		}
 	}
+	if d.Prune != nil { // a custom resource, whose versions differ in name alone
+		options.Convert = func(obj object.Object, apiVersion string) (object.Object, error) {
+			return rename(d, obj, apiVersion)
+		}
+	}
 	if d.Schema != nil {
 		options.Schema = d.Schema
 	}
@@ -48,6 +54,21 @@ func convertTo(d *kind.Definition, obj object.Object, apiVersion string) (object
 		return codec.ToHub(d, obj)
 	}
 	return nil, patch.ErrNoVersion
+}
+
+// rename gives a custom resource the name of another version of its kind.
+func rename(d *kind.Definition, obj object.Object, apiVersion string) (object.Object, error) {
+	from := obj.GetObjectKind().GroupVersionKind()
+	if apiVersion == from.GroupVersion().String() {
+		return obj, nil
+	}
+	gv, err := schema.ParseGroupVersion(apiVersion)
+	if _, known := d.Schema(apiVersion); err != nil || !known {
+		return nil, patch.ErrNoVersion
+	}
+	obj = object.Copy(obj)
+	codec.SetKind(obj, gv.WithKind(from.Kind))
+	return obj, nil
 }
 
 // resetFields are the fields that a write through the call's door does not own.

@@ -123,6 +123,16 @@ func (e *Engine) patched(c *Call, old object.Object, apply patchFunc) (object.Ob
 	if err != nil {
 		return nil, err
 	}
+	if c.Definition.Prune != nil {
+		unknown, err := c.Definition.Prune(obj, false)
+		if err != nil {
+			return nil, patch.Undecodable(nil, err)
+		}
+		strict = append(strict, codec.UnknownFields(unknown)...)
+		if undecodable == nil {
+			undecodable = func(err error) error { return patch.Undecodable(nil, err) }
+		}
+	}
 	if err := e.strict(c, strict, undecodable); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/timonel/timonel/internal/codec"
 	"github.com/timonel/timonel/internal/kind"
@@ -139,6 +140,10 @@ func (e *Engine) writeScale(ctx context.Context, c *Call, o writeOptions, transf
 		scale, err := transform(now)
 		if err != nil {
 			return nil, err
+		}
+		if scale.Spec.Replicas < 0 && codec.IsTree(c.Definition) {
+			path := field.NewPath("." + strings.Join(c.Sub.Scale.ReplicasPath, "."))
+			return nil, invalid(c.Definition, c.Name, field.ErrorList{field.Invalid(path, scale.Spec.Replicas, "should be a non-negative integer")})
 		}
 		if scale.Spec.Replicas < 0 {
 			return nil, apierrors.NewInvalid(scaleKind.GroupKind(), c.Name, field.ErrorList{field.Invalid(field.NewPath("spec", "replicas"), scale.Spec.Replicas, "must be greater than or equal to 0")})

@@ -32,7 +32,7 @@ func (e *Engine) Update(ctx context.Context, c *Call, body Body, options metav1.
 	if err := matchURL(c, sent); err != nil {
 		return Result{}, err
 	}
-	if c.Definition.MustMatch && sent.GetResourceVersion() == "" && c.Sub == nil {
+	if c.Definition.MustMatch && sent.GetResourceVersion() == "" && (c.Sub == nil || c.Sub.View != nil) {
 		if _, _, err := e.current(ctx, c.Definition, c.Namespace, c.Name, true); err == nil || !c.Definition.CreateOnPut {
 			if err != nil {
 				return Result{}, err

@@ -37,6 +37,9 @@ func (e *Engine) Watch(ctx context.Context, c *Call, options metav1.ListOptions)
 		return nil, plain("%v", field.Invalid(field.NewPath("resourceVersion"), options.ResourceVersion, err.Error()))
 	}
 	view := e.view(c.Definition)
+	if view == nil {
+		return nil, e.notFound(c.Definition, "")
+	}
 	initial := at == 0
 	if options.SendInitialEvents != nil {
 		initial = *options.SendInitialEvents

@@ -21,6 +21,7 @@ import (
 	"github.com/timonel/timonel/internal/engine"
 	"github.com/timonel/timonel/internal/fairness"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/metrics"
 	"github.com/timonel/timonel/internal/route"
 	"github.com/timonel/timonel/internal/trace"
 	"github.com/timonel/timonel/internal/user"
@@ -53,7 +54,8 @@ type Config struct {
 	Pacer       *fairness.Pacer
 	Authorizer  authz.Authorizer
 	Connector   Connector
-	Ring        *trace.Ring // of recent requests
+	Ring        *trace.Ring       // of recent requests
+	Metrics     *metrics.Requests // nil: requests are not counted
 	// Paths serves what is not an API resource: discovery, OpenAPI, health, metrics.
 	Paths          http.Handler
 	RequestTimeout time.Duration // default 60 s
@@ -66,7 +68,6 @@ type Config struct {
 // Server answers HTTP requests.
 type Server struct {
 	Config
-	inFlight atomic.Int64
 	draining atomic.Bool
 	ending   context.Context // done when all watches shall end
 	end      context.CancelFunc
@@ -104,6 +105,7 @@ type exchange struct {
 	request route.Request
 	user    *user.Info
 	record  *trace.Record
+	done    func() // counts it as no longer running
 }
 
 // ServeHTTP is the life of a request. Decode, Change, Check and Commit happen inside the
@@ -140,7 +142,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // accept: the request is counted, gets an audit id and a record.
 func (s *Server) accept(w http.ResponseWriter, r *http.Request) *exchange {
-	s.inFlight.Add(1)
 	x := &exchange{Server: s, w: &writer{ResponseWriter: w}, r: r, record: &trace.Record{}}
 	x.record.Begin(time.Now())
 	x.record.Method, x.record.Path, x.record.Agent = r.Method, r.URL.RequestURI(), r.UserAgent()
@@ -163,7 +164,11 @@ func (x *exchange) locate() {
 	x.request = route.Locate(x.Catalog.Catalog(), x.r.Method, x.r.URL.Path, query)
 	q := &x.request
 	x.record.Verb, x.record.Group, x.record.Resource, x.record.Subresource = q.Verb, q.Group, q.Resource, q.Subresource
+	x.record.Version, x.record.Served = q.Version, q.Problem == nil
 	x.record.Namespace, x.record.Name, x.record.Long = q.Namespace, q.Name, q.LongRunning()
+	if x.Metrics != nil {
+		x.done = x.Metrics.Begin(x.record)
+	}
 	x.ctx = x.r.Context()
 }
 
@@ -297,6 +302,9 @@ func (x *exchange) close() {
 func (x *exchange) finish() {
 	x.record.End()
 	x.record.Status, x.record.Bytes = x.w.status, x.w.bytes
+	if x.done != nil {
+		x.done()
+		x.Metrics.Done(x.record)
+	}
 	x.Ring.Add(x.record)
-	x.inFlight.Add(-1)
 }

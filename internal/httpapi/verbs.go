@@ -212,6 +212,12 @@ func (x *exchange) patchType() (types.PatchType, error) {
 	case t == types.JSONPatchType, t == types.MergePatchType, t == types.StrategicMergePatchType, t == types.ApplyYAMLPatchType:
 		return t, nil
 	}
+	if codec.IsTree(x.request.Definition) {
+		return "", &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
+			Message: "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+		}}
+	}
 	return "", &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
 		Message: "415: Unsupported Media Type", Details: &metav1.StatusDetails{},

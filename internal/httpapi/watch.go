@@ -9,6 +9,7 @@ import (
 
 	"github.com/timonel/timonel/internal/codec"
 	"github.com/timonel/timonel/internal/engine"
+	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/storage"
 	"github.com/timonel/timonel/internal/storage/watchcache"
 	"github.com/timonel/timonel/internal/trace"
@@ -106,7 +107,7 @@ func (s *stream) follow(ctx context.Context, end time.Time) {
 		switch {
 		case err == nil:
 			for _, event := range batch.Events {
-				if !s.event(event.Type.String(), codec.Item{Definition: s.encoder.Definition, Version: event.Version}) {
+				if !s.change(event) {
 					return
 				}
 			}
@@ -126,6 +127,8 @@ func (s *stream) follow(ctx context.Context, end time.Time) {
 				return
 			}
 			s.x.w.Flush()
+		case errors.Is(err, watchcache.ErrDropped): // the resource is no longer served
+			return
 		case errors.Is(err, watchcache.ErrExpired):
 			s.fail(apierrors.NewResourceExpired("the watch fell too far behind"))
 			return
@@ -143,6 +146,34 @@ func (s *stream) event(eventType string, item codec.Item) bool {
 		return false
 	}
 	_, err = s.x.w.Write(b)
+	return err == nil
+}
+
+// sharedFrame is an encoded event that is the same for all watchers who see it in one format.
+type sharedFrame struct {
+	definition *kind.Definition
+	format     codec.Format
+	bytes      []byte
+}
+
+// change sends an event, encoded once for all who watch in the same way. Tables are not shared:
+// their ages differ.
+func (s *stream) change(event watchcache.Event) bool {
+	item := codec.Item{Definition: s.encoder.Definition, Version: event.Version}
+	if s.encoder.Format.View == codec.AsTable || event.Shared == nil {
+		return s.event(event.Type.String(), item)
+	}
+	frame, ok := event.Shared.Load().(*sharedFrame)
+	if !ok || frame.definition != s.encoder.Definition || frame.format != s.encoder.Format {
+		b, err := s.encoder.Event(event.Type.String(), item)
+		if err != nil {
+			s.fail(err)
+			return false
+		}
+		frame = &sharedFrame{s.encoder.Definition, s.encoder.Format, b}
+		event.Shared.Offer(frame)
+	}
+	_, err := s.x.w.Write(frame.bytes)
 	return err == nil
 }
 

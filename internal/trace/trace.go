@@ -52,6 +52,7 @@ type Record struct {
 	Path        string // with query
 	Verb        string
 	Group       string
+	Version     string
 	Resource    string
 	Subresource string
 	Namespace   string
@@ -62,6 +63,7 @@ type Record struct {
 	Status      int
 	Revision    int64 // of etcd that the request made or read; 0: none
 	Bytes       int64 // of the answer
+	Served      bool  // it is for something that the server has
 	Long        bool  // watches and streams: the duration says nothing
 	Durations   [steps]time.Duration
 

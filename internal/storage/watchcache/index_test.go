@@ -33,7 +33,9 @@ func TestIndexCatchesUp(t *testing.T) {
 		v.apply([]storage.Change{c(rev)}, time.Now())
 	}
 	for i := range 100 {
-		apply(func(r storage.Revision) storage.Change { return change(fmt.Sprintf("a/p%02d", i), app(fmt.Sprint(i%20)), r) })
+		apply(func(r storage.Revision) storage.Change {
+			return change(fmt.Sprintf("a/p%02d", i), app(fmt.Sprint(i%20)), r)
+		})
 	}
 	old := v.current.Load()
 	index := labelIndex{"app", indexOf(old.objects, 0, labelValue("app"))}
@@ -42,12 +44,12 @@ func TestIndexCatchesUp(t *testing.T) {
 	apply(func(r storage.Revision) storage.Change { return deletion("a/p27", r) })             // was 7
 	apply(func(r storage.Revision) storage.Change { return change("a/new", app("7"), r) })
 	v.addIndex(old, index)
+	before := v.Latest()
 	apply(func(r storage.Revision) storage.Change { return change("a/newer", app("7"), r) })
 
-	check := func(value string, want ...string) {
+	checkAt := func(s Snapshot, value string, want ...string) {
 		t.Helper()
 		selector, _ := labels.Parse("app=" + value)
-		s := v.Latest()
 		if _, ok := s.labelIndex("app"); !ok {
 			t.Fatal("no index")
 		}
@@ -59,9 +61,13 @@ func TestIndexCatchesUp(t *testing.T) {
 			t.Errorf("app=%s: %q, want %q", value, got, want)
 		}
 	}
+	check := func(value string, want ...string) { t.Helper(); checkAt(v.Latest(), value, want...) }
+	checkAt(before, "7", "new", "p01", "p47", "p67", "p87")
 	check("7", "new", "newer", "p01", "p47", "p67", "p87")
 	check("1", "p21", "p41", "p61", "p81")
 	check("other", "p07")
+	apply(func(r storage.Revision) storage.Change { return change("a/p47", app("8"), r) })
+	checkAt(before, "7", "new", "p01", "p47", "p67", "p87")
 	var all []posting
 	v.current.Load().labels[0].postings.ascend("", "", false, func(p posting) bool { all = append(all, p); return true })
 	if len(all) != 101 {
