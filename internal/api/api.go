@@ -20,6 +20,7 @@ import (
 	"github.com/timonel/timonel/internal/api/core"
 	"github.com/timonel/timonel/internal/api/discovery"
 	"github.com/timonel/timonel/internal/api/events"
+	"github.com/timonel/timonel/internal/api/flowcontrol"
 	"github.com/timonel/timonel/internal/api/networking"
 	"github.com/timonel/timonel/internal/api/node"
 	"github.com/timonel/timonel/internal/api/podspec"
@@ -27,6 +28,7 @@ import (
 	"github.com/timonel/timonel/internal/api/rbac"
 	"github.com/timonel/timonel/internal/api/scheduling"
 	"github.com/timonel/timonel/internal/api/storage"
+	"github.com/timonel/timonel/internal/api/storagemigration"
 	"github.com/timonel/timonel/internal/kind"
 )
 
@@ -60,5 +62,7 @@ func Groups(o Options) []*kind.Definition {
 		coordination.Definitions(),
 		node.Definitions(),
 		discovery.Definitions(),
+		flowcontrol.Definitions(),
+		storagemigration.Definitions(),
 	)
 }

@@ -76,6 +76,8 @@ type wanted struct {
 	// repair changes have, as far as it must, to be like want, and reports whether it did. nil:
 	// what exists is left alone.
 	repair func(have, want object.Object) bool
+	// vouched: repairs are not validated. A server that listens on loopback alone has endpoints that no client may write.
+	vouched bool
 	// stale tells an object that a server made and that is no longer wanted, among all of the resource.
 	stale func(have object.Object) bool
 }
@@ -131,7 +133,7 @@ func (w *wanted) reconcile(ctx context.Context, objects kind.Objects, want objec
 	_, err = objects.Change(ctx, w.resource, want.GetNamespace(), want.GetName(), func(have object.Object) error {
 		w.repair(have, want)
 		return nil
-	}, kind.ChangeOptions{})
+	}, kind.ChangeOptions{Raw: w.vouched})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return false, fmt.Errorf("repair %s %s: %w", w.resource, want.GetName(), err)
 	}
@@ -215,8 +217,8 @@ func (c *Config) wanted() []wanted {
 	}
 	if len(c.Servers) > 0 {
 		all = append(all,
-			wanted{resource: core("endpoints"), objects: []object.Object{Endpoints(c.Servers, c.Port)}, repair: repairEndpoints},
-			wanted{resource: in("discovery.k8s.io", "endpointslices"), objects: []object.Object{EndpointSlice(c.Servers, c.Port)}, repair: repairEndpointSlice})
+			wanted{resource: core("endpoints"), objects: []object.Object{Endpoints(c.Servers, c.Port)}, repair: repairEndpoints, vouched: true},
+			wanted{resource: in("discovery.k8s.io", "endpointslices"), objects: []object.Object{EndpointSlice(c.Servers, c.Port)}, repair: repairEndpointSlice, vouched: true})
 	}
 	var services []object.Object
 	for _, v := range LocalVersions {

@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"reflect"
@@ -92,6 +93,12 @@ func Stamp(d *kind.Definition, value []byte, revision storage.Revision) (*watchc
 		blob, err = restamp(blob, revision)
 	}
 	return &watchcache.Version{Revision: revision, Blob: blob}, err
+}
+
+// Same reports whether value is what a version was made of.
+func Same(d *kind.Definition, value []byte, v *watchcache.Version) (bool, error) {
+	now, err := Stamp(d, value, v.Revision)
+	return err == nil && bytes.Equal(now.Blob, v.Blob), err
 }
 
 // storedMessage returns the protobuf message in a stored value. Values stored in

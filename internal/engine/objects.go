@@ -90,7 +90,7 @@ func (o objects) Change(ctx context.Context, resource schema.GroupResource, name
 		if err := change(obj); err != nil {
 			return nil, err
 		}
-		result, err := o.e.store(ctx, c, c.Definition, options.DryRun, obj, old, version.Revision, true, nil)
+		result, err := o.e.store(ctx, c, c.Definition, options.DryRun, obj, old, version, true, nil)
 		var conflict *storage.ConflictError
 		if errors.As(err, &conflict) && ctx.Err() == nil {
 			continue

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	"github.com/timonel/timonel/internal/storage"
+	"github.com/timonel/timonel/internal/storage/watchcache"
 	"github.com/timonel/timonel/internal/trace"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -105,7 +105,7 @@ func (e *Engine) write(ctx context.Context, c *Call, o writeOptions, transform f
 		old, version, err := e.current(ctx, d, c.Namespace, c.Name, fresh)
 		if err == nil {
 			var result Result
-			result, err = e.writeOnce(ctx, c, d, o, old, version.Revision, fresh, transform)
+			result, err = e.writeOnce(ctx, c, d, o, old, version, fresh, transform)
 			if err == nil {
 				return result, nil
 			}
@@ -125,7 +125,7 @@ func (e *Engine) write(ctx context.Context, c *Call, o writeOptions, transform f
 // errStale says that a no-op was found on an object that may be old.
 var errStale = errors.New("the object must be read again")
 
-func (e *Engine) writeOnce(ctx context.Context, c *Call, d *kind.Definition, o writeOptions, old object.Object, revision storage.Revision, fresh bool, transform func(object.Object) (object.Object, error)) (Result, error) {
+func (e *Engine) writeOnce(ctx context.Context, c *Call, d *kind.Definition, o writeOptions, old object.Object, version *watchcache.Version, fresh bool, transform func(object.Object) (object.Object, error)) (Result, error) {
 	var view *kind.View
 	if c.Sub != nil {
 		view = c.Sub.View
@@ -173,7 +173,7 @@ func (e *Engine) writeOnce(ctx context.Context, c *Call, d *kind.Definition, o w
 			return Result{}, err
 		}
 	}
-	return e.store(ctx, c, d, o.dryRun, obj, old, revision, fresh, view)
+	return e.store(ctx, c, d, o.dryRun, obj, old, version, fresh, view)
 }
 
 // prepareUpdate takes back what may not be changed through a door.
@@ -216,30 +216,30 @@ func preconditions(e *Engine, d *kind.Definition, c *Call, o writeOptions, obj, 
 
 // store writes the changed object, or nothing if nothing changed, or removes it
 // if the last thing that held it is gone.
-func (e *Engine) store(ctx context.Context, c *Call, d *kind.Definition, dry bool, obj, old object.Object, revision storage.Revision, fresh bool, view *kind.View) (Result, error) {
+func (e *Engine) store(ctx context.Context, c *Call, d *kind.Definition, dry bool, obj, old object.Object, version *watchcache.Version, fresh bool, view *kind.View) (Result, error) {
 	result := Result{Item: codec.Item{Definition: c.Definition, Object: obj}}
 	if obj.GetDeletionTimestamp() != nil && goneAfter(d, obj, view) {
 		if dry {
 			return result, nil
 		}
-		return result, e.remove(ctx, c, d, obj, revision)
+		return result, e.remove(ctx, c, d, obj, version.Revision)
 	}
 	value, err := codec.EncodeStored(d, obj)
 	if err != nil {
 		return Result{}, err
 	}
-	was, err := codec.EncodeStored(d, old)
+	same, err := codec.Same(d, value, version)
 	if err != nil {
 		return Result{}, err
 	}
-	if bytes.Equal(value, was) {
+	if same {
 		if !fresh {
 			return Result{}, errStale
 		}
 		return result, nil
 	}
 	key := e.key(d, c.Namespace, c.Name)
-	txn := storage.Txn{If: []storage.Condition{{Key: key, Revision: revision}}}
+	txn := storage.Txn{If: []storage.Condition{{Key: key, Revision: version.Revision}}}
 	companions, err := e.reserve(ctx, d, obj, old, dry, &txn)
 	if err != nil {
 		return Result{}, err

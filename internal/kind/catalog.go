@@ -128,10 +128,10 @@ func (l *Live) Swap(change func(*Catalog) *Catalog) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	next := change(l.current.Load())
-	l.current.Store(next)
-	for _, f := range l.mu.followers {
+	for _, f := range l.mu.followers { // first: what they prepare must be there when a request finds the kind
 		f(next)
 	}
+	l.current.Store(next)
 }
 
 // Follow calls f with every later catalogue.

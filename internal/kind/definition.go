@@ -90,6 +90,8 @@ type Stored struct {
 type Shape struct {
 	ToStored   func(obj object.Object) (map[string]any, error)
 	FromStored func(tree map[string]any) (object.Object, error)
+	// Form returns an empty value of the Go type whose fields stand in the order of the stored ones. nil: they are sorted.
+	Form func() any
 }
 
 // Conversion makes a Definition another version of one that the engine works
@@ -118,6 +120,14 @@ type Definition struct {
 
 	Stored  Stored
 	Convert *Conversion // set on a version that is not the hub
+
+	// Prune marks a custom resource, whose objects are trees: it removes the fields that the schema does not
+	// know and returns their paths, sorted. With stored, what has the wrong type in metadata is removed too, else it is the error. It runs
+	// before Default, on objects from clients and on objects from storage.
+	Prune func(obj object.Object, stored bool) (unknown []string, err error)
+
+	// Terminating: the custom resource is going away with all its objects; there can be no new ones.
+	Terminating bool
 
 	// Default fills fields that the client left out, from the object alone. It is
 	// idempotent; it runs on objects from clients and on objects from storage.

@@ -7,6 +7,7 @@ import (
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensionsv1beta1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1beta1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -24,7 +25,10 @@ func customResourceDefinition(o Options) *kind.Definition {
 		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true,
 		Stored: kind.Stored{
 			Prefix: "apiextensions.k8s.io/customresourcedefinitions", Version: "v1beta1", Encoding: kind.JSON,
-			Shape: &kind.Shape{ToStored: toStored, FromStored: fromStored},
+			Shape: &kind.Shape{
+				ToStored: toStored, FromStored: fromStored,
+				Form: func() any { return &apiextensionsv1beta1.CustomResourceDefinition{} },
+			},
 		},
 		New:     kind.Of[apiextensionsv1.CustomResourceDefinition](),
 		Default: kind.Default(defaultDefinition),
