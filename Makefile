@@ -61,6 +61,10 @@ kubectl: build bin/kubectl bin/kubectl-1.35 packages ## run the kubectl stories,
 corpus: build ## replay the recorded corpus, or an area: make corpus AREA=verbs
 	@go test -count=1 -v -tags corpus ./test/corpus $(if $(AREA),-args -area $(AREA))
 
+.PHONY: robust
+robust: build ## random clients against servers and an etcd that are killed and paused: make robust SEED=7 DURATION=10m
+	@cd test/robust && go test -count=1 -v -timeout 0 -run TestRobust . -args -duration $(or $(DURATION),5m) -servers $(or $(SERVERS),3) $(if $(SEED),-seed $(SEED))
+
 .PHONY: bench
 bench: build ## the fixed workloads, CPU per operation
 	@sh scripts/bench $(ARGS)

@@ -115,7 +115,9 @@ func handler(me identity, exit func(int)) http.Handler {
 		if err != nil {
 			status = 1
 		}
-		fmt.Fprintf(w, "ending with status %d\n", status)
+		last := fmt.Sprintf("ending with status %d\n", status)
+		w.Header().Set("Content-Length", strconv.Itoa(len(last))) // so that the answer is whole before the end
+		fmt.Fprint(w, last)
 		http.NewResponseController(w).Flush()
 		exit(status)
 	})

@@ -35,7 +35,7 @@ func command() *cobra.Command {
 		Use:   "timonel",
 		Short: "A Kubernetes API server, and a whole cluster on one machine",
 	}
-	root.AddCommand(upCommand(), downCommand(), apiserverCommand(), controllersCommand(), schedulerCommand(), nodeCommand(), traceCommand(), versionCommand())
+	root.AddCommand(upCommand(), downCommand(), apiserverCommand(), controllersCommand(), schedulerCommand(), nodeCommand(), traceCommand(), checkCommand(), versionCommand())
 	return silent(root)
 }
 

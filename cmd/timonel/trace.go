@@ -81,6 +81,9 @@ func tracePod(ctx context.Context, client kubernetes.Interface, namespace, name 
 	for i := range events.Items {
 		t.events[events.Items[i].Name] = &events.Items[i]
 	}
+	// In the order of their effects: a request is remembered when its answer has been sent, and by then
+	// others may have acted on what it made.
+	slices.SortStableFunc(requests, func(a, b request) int { return cmp.Compare(a.Revision, b.Revision) })
 	for _, r := range requests {
 		t.add(r)
 	}
@@ -112,6 +115,7 @@ type tracer struct {
 	name      string
 	events    map[string]*corev1.Event // by the event's name
 	before    *corev1.Pod              // as the last step left it
+	seen      bool                     // the node has reported on it
 	steps     []step
 }
 
@@ -127,7 +131,7 @@ func (t *tracer) add(r request) {
 	case r.Resource != "pods" || r.Name != t.name:
 		return
 	case r.Verb == "create" && r.Subresource == "":
-		t.steps = nil // an earlier pod of this name is another story
+		t.steps, t.seen = nil, false // an earlier pod of this name is another story
 		s.what = "created and stored"
 		t.before = t.at(r.Revision)
 	case r.Subresource == "binding":
@@ -140,6 +144,10 @@ func (t *tracer) add(r request) {
 		s.what = "deletion asked for"
 	case r.Verb == "patch" || r.Verb == "update":
 		s.what = t.changes(r)
+		if !t.seen && strings.HasPrefix(s.who, "node:") {
+			t.seen = true
+			s.what = "seen by the node: " + s.what
+		}
 	default:
 		return
 	}
@@ -173,12 +181,13 @@ func (t *tracer) changes(r request) string {
 		what = append(what, string(now.Status.Phase)+" reported")
 	}
 	for _, c := range now.Status.Conditions {
-		if conditionOf(t.before, c.Type) != c.Status {
-			text := string(c.Type)
-			if c.Status != corev1.ConditionTrue {
-				text += "=" + string(c.Status)
-			}
-			what = append(what, text)
+		before := conditionOf(t.before, c.Type)
+		switch {
+		case before == c.Status, before == "" && c.Status == corev1.ConditionFalse:
+		case c.Status == corev1.ConditionTrue:
+			what = append(what, string(c.Type))
+		default:
+			what = append(what, string(c.Type)+"="+string(c.Status))
 		}
 	}
 	for i := range now.Status.ContainerStatuses {

@@ -10,6 +10,7 @@ package api
 import (
 	"slices"
 
+	"github.com/timonel/timonel/internal/api/admissionregistration"
 	"github.com/timonel/timonel/internal/api/apiextensions"
 	"github.com/timonel/timonel/internal/api/apiregistration"
 	"github.com/timonel/timonel/internal/api/apps"
@@ -26,6 +27,7 @@ import (
 	"github.com/timonel/timonel/internal/api/podspec"
 	"github.com/timonel/timonel/internal/api/policy"
 	"github.com/timonel/timonel/internal/api/rbac"
+	"github.com/timonel/timonel/internal/api/resource"
 	"github.com/timonel/timonel/internal/api/scheduling"
 	"github.com/timonel/timonel/internal/api/storage"
 	"github.com/timonel/timonel/internal/api/storagemigration"
@@ -35,7 +37,9 @@ import (
 // Options are what kinds need to know about the server.
 type Options struct {
 	Core       core.Options // its IPAddress is set by Groups
+	Admission  admissionregistration.Options
 	Extensions apiextensions.Options
+	Devices    resource.Options
 }
 
 // Groups returns the definitions of all groups: groups by their priority (the groupPriorityMinimum of their APIService,
@@ -57,11 +61,13 @@ func Groups(o Options) []*kind.Definition {
 		policy.Definitions(),
 		rbac.Definitions(),
 		storage.Definitions(),
+		admissionregistration.Definitions(o.Admission),
 		apiextensions.Definitions(o.Extensions),
 		scheduling.Definitions(),
 		coordination.Definitions(),
 		node.Definitions(),
 		discovery.Definitions(),
+		resource.Definitions(o.Devices),
 		flowcontrol.Definitions(),
 		storagemigration.Definitions(),
 	)

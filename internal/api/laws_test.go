@@ -10,6 +10,7 @@ import (
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/apitesting/fuzzer"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -48,6 +49,7 @@ func filler(seed int64) *randfill.Filler {
 			func(t *corev1.LimitType, c randfill.Continue) {
 				*t = []corev1.LimitType{corev1.LimitTypeContainer, corev1.LimitTypePod}[c.Intn(2)]
 			},
+			func(s *apiextensionsv1.JSONSchemaProps, c randfill.Continue) { *s = randomSchema(c, 3) },
 			func(p **corev1.ContainerRestartPolicy, c randfill.Continue) {
 				if c.Bool() {
 					*p = ptr.To(corev1.ContainerRestartPolicyAlways)
@@ -56,6 +58,38 @@ func filler(seed int64) *randfill.Filler {
 		}
 	}
 	return fuzzer.FuzzerFor(fuzzer.MergeFuzzerFuncs(metafuzzer.Funcs, own), rand.NewSource(seed), serializer.NewCodecFactory(runtime.NewScheme())).NilChance(0.4).NumElements(0, 3)
+}
+
+// randomSchema is a schema of at most depth levels: left to itself, the filler would not come to an end.
+func randomSchema(c randfill.Continue, depth int) apiextensionsv1.JSONSchemaProps {
+	s := apiextensionsv1.JSONSchemaProps{
+		Type: []string{"", "object", "array", "string", "integer", "null"}[c.Intn(6)], Pattern: []string{"", "^a$", "["}[c.Intn(3)],
+		Nullable: c.Bool(), XIntOrString: c.Bool(), XEmbeddedResource: c.Bool(), Required: []string{c.String(3)}, XListMapKeys: []string{"a"},
+	}
+	c.Fill(&s.XPreserveUnknownFields)
+	c.Fill(&s.XListType)
+	c.Fill(&s.XMapType)
+	c.Fill(&s.XValidations)
+	if c.Bool() {
+		s.Default = &apiextensionsv1.JSON{Raw: []byte([]string{`{"a":{"b":1}}`, `[1]`, `null`, `"x"`}[c.Intn(4)])}
+	}
+	if depth == 0 {
+		return s
+	}
+	part := func() *apiextensionsv1.JSONSchemaProps { p := randomSchema(c, depth-1); return &p }
+	s.Properties = map[string]apiextensionsv1.JSONSchemaProps{"a": *part(), "metadata": *part()}
+	s.Items = &apiextensionsv1.JSONSchemaPropsOrArray{Schema: part()}
+	switch c.Intn(6) {
+	case 0:
+		s.AnyOf = []apiextensionsv1.JSONSchemaProps{*part(), *part()}
+	case 1:
+		s.AllOf = []apiextensionsv1.JSONSchemaProps{*part()}
+	case 2:
+		s.Not = part()
+	case 3:
+		s.AdditionalProperties = &apiextensionsv1.JSONSchemaPropsOrBool{Allows: c.Bool(), Schema: part()}
+	}
+	return s
 }
 
 // each calls f with random objects of every kind. A failure names the seed that replays it.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"sync"
+	"weak"
 
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/storage/watchcache"
@@ -25,6 +26,14 @@ type form struct {
 	shared     bool   // json is the version's blob: a custom resource that its schema leaves as it is
 	metadata   []byte // metadata alone, JSON
 	row        *row
+	note       *note // of the cache that keeps it
+}
+
+// note is what the cache knows of a kept form. It does not hold the version, which goes with its forms when the
+// watch cache lets go of it.
+type note struct {
+	version weak.Pointer[watchcache.Version]
+	size    int
 }
 
 // row is the cells of a table row, those that depend on the time of the request unresolved.
@@ -33,11 +42,14 @@ type row struct {
 	conditions []metav1.TableRowCondition
 }
 
-// cellSize is about what a cell costs in memory, for the bound.
-const cellSize = 48
+// cellSize and formSize are about what a cell and a form without its contents cost in memory, for the bound.
+const (
+	cellSize = 48
+	formSize = 224
+)
 
 func (f *form) size() int {
-	n := len(f.metadata)
+	n := formSize + len(f.metadata)
 	if !f.shared {
 		n += len(f.json)
 	}
@@ -51,8 +63,8 @@ type formCache struct {
 	limit int
 	mu    struct {
 		sync.Mutex
-		order []*watchcache.Version // in the order in which their forms were made
-		first int                   // of order that still counts
+		order []*note // in the order in which their forms were made
+		first int     // of order that still counts
 		size  int
 	}
 }
@@ -121,23 +133,25 @@ func (c *formCache) keep(v *watchcache.Version, f *form) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if old, ok := v.Derived.Load().(*form); ok {
-		c.mu.size -= old.size()
+		f.note = old.note
 	} else {
-		c.mu.order = append(c.mu.order, v)
+		f.note = &note{version: weak.Make(v)}
+		c.mu.order = append(c.mu.order, f.note)
 	}
+	c.mu.size += f.size() - f.note.size
+	f.note.size = f.size()
 	v.Derived.Store(f)
-	c.mu.size += f.size()
 	for c.mu.size > c.limit && c.mu.first < len(c.mu.order) {
 		oldest := c.mu.order[c.mu.first]
 		c.mu.order[c.mu.first] = nil
 		c.mu.first++
-		if old, ok := oldest.Derived.Load().(*form); ok {
-			c.mu.size -= old.size()
-			oldest.Derived.Store(nil)
+		c.mu.size -= oldest.size
+		if gone := oldest.version.Value(); gone != nil {
+			gone.Derived.Store(nil)
 		}
 	}
 	if c.mu.first > len(c.mu.order)/2 && c.mu.first > 1024 {
-		c.mu.order = append([]*watchcache.Version(nil), c.mu.order[c.mu.first:]...)
+		c.mu.order = append([]*note(nil), c.mu.order[c.mu.first:]...)
 		c.mu.first = 0
 	}
 }

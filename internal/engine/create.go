@@ -349,7 +349,7 @@ func (e *Engine) do(ctx context.Context, c *Call, job kind.Job, obj object.Objec
 	}
 	c.Trace.Enter(trace.Commit)
 	answer, err := job(ctx, kind.JobCall{
-		Objects: e.Objects(), Namespace: c.Namespace, Name: c.Name, Body: obj, DryRun: request.DryRun,
+		Objects: objects{reader: reader{e}, trace: c.Trace}, Namespace: c.Namespace, Name: c.Name, Body: obj, DryRun: request.DryRun,
 		Check: func(ctx context.Context) error { return e.Admission.Chain().Check(ctx, request) },
 	})
 	if err != nil {

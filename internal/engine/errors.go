@@ -8,6 +8,7 @@ import (
 
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/storage"
+	"github.com/timonel/timonel/internal/storage/watchcache"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -65,6 +66,32 @@ func unreadable(key string, err error) error {
 		Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Reason: metav1.StatusReasonStoreReadError,
 		Message: fmt.Sprintf("%s: data from the storage is not transformable or not decodable: %v", key, err),
 	}}
+}
+
+// mostUnreadable bounds the keys that an answer about a list names.
+const mostUnreadable = 100
+
+// unreadableList is the answer to a list in which objects do not decode: about the first of them, with the keys of all as
+// causes.
+func (e *Engine) unreadableList(c *Call, versions []*watchcache.Version) error {
+	var causes []metav1.StatusCause
+	var first error
+	for _, v := range versions {
+		if v.Err == nil {
+			continue
+		}
+		key := e.key(c.Definition, v.Namespace, v.Name)
+		if first == nil {
+			first = unreadable(key, v.Err)
+		}
+		if len(causes) == mostUnreadable {
+			break
+		}
+		causes = append(causes, metav1.StatusCause{Type: metav1.CauseTypeUnexpectedServerResponse, Field: key, Message: v.Err.Error()})
+	}
+	status := first.(*apierrors.StatusError)
+	status.ErrStatus.Details = &metav1.StatusDetails{Group: c.Definition.Group, Kind: c.Definition.Plural, Causes: causes}
+	return status
 }
 
 // invalid is the 422 with all that is wrong with an object.

@@ -49,7 +49,7 @@ func (e *Engine) List(ctx context.Context, c *Call, options metav1.ListOptions) 
 	}
 	for i, v := range found.Versions {
 		if v.Err != nil {
-			return Page{}, unreadable(e.key(c.Definition, v.Namespace, v.Name), v.Err)
+			return Page{}, e.unreadableList(c, found.Versions[i:])
 		}
 		page.Items[i] = codec.Item{Definition: c.Definition, Version: v}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/timonel/timonel/internal/object"
 	"github.com/timonel/timonel/internal/storage"
 	"github.com/timonel/timonel/internal/storage/watchcache"
+	"github.com/timonel/timonel/internal/trace"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -18,7 +19,7 @@ import (
 func (e *Engine) Reader() kind.Reader { return reader{e} }
 
 // Objects reads and changes stored objects on the server's own behalf.
-func (e *Engine) Objects() kind.Objects { return objects{reader{e}} }
+func (e *Engine) Objects() kind.Objects { return objects{reader: reader{e}} }
 
 type reader struct{ e *Engine }
 
@@ -59,11 +60,14 @@ func (r reader) List(ctx context.Context, resource schema.GroupResource, namespa
 	return list, nil
 }
 
-type objects struct{ reader }
+type objects struct {
+	reader
+	trace *trace.Record // of the request on whose behalf it is done; nil: none
+}
 
 func (o objects) call(resource schema.GroupResource, namespace, name string) (*Call, error) {
 	d, err := o.definition(resource)
-	return &Call{Definition: d, Namespace: namespace, Name: name, Manager: "kube-apiserver"}, err
+	return &Call{Definition: d, Namespace: namespace, Name: name, Manager: "kube-apiserver", Trace: o.trace}, err
 }
 
 // Change is documented at kind.Objects.

@@ -105,7 +105,7 @@ func name(d *kind.Definition) string {
 // inspect says what is wrong with the value of a resource at key, the part of its key after the resource's prefix.
 func inspect(d *kind.Definition, key string, value []byte) error {
 	switch {
-	case d == nil:
+	case d == nil, key == "":
 		return ErrUnknownResource
 	case bytes.HasPrefix(value, []byte("k8s:enc:")):
 		provider, _, _ := strings.Cut(string(value[len("k8s:enc:"):min(len(value), 64)]), ":")
@@ -115,12 +115,12 @@ func inspect(d *kind.Definition, key string, value []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUndecodable, err)
 	}
+	if kindName != d.Kind || group(apiVersion) != d.Group {
+		return fmt.Errorf("%w: it says that it is kind %q of %q", ErrMisplaced, kindName, apiVersion)
+	}
 	obj, again, err := codec.Rewrite(d, value)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUndecodable, err)
-	}
-	if kindName != d.Kind || group(apiVersion) != d.Group {
-		return fmt.Errorf("%w: it is a %s of %s", ErrMisplaced, kindName, apiVersion)
 	}
 	if at := object.Key(obj.GetNamespace(), obj.GetName()); at != key && !unnamed(d) {
 		return fmt.Errorf("%w: it is named %s", ErrMisplaced, at)

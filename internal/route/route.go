@@ -71,6 +71,9 @@ func Locate(catalog *kind.Catalog, method, path string, query url.Values) Reques
 		parts = parts[1:]
 	}
 	r.split(parts)
+	if r.Resource == "" { // a path with an empty part, such as /api/v1//pods
+		return Request{Verb: r.Verb, Path: path, Query: query}
+	}
 	r.Verb = r.verbOf(method)
 	if deprecatedProxy {
 		r.Verb = "proxy"
@@ -165,12 +168,16 @@ func (r *Request) resolve(catalog *kind.Catalog, method string) {
 	}
 	if r.Subresource != "" {
 		r.Sub = d.Subresources[r.Subresource]
+		if r.Sub == nil && d.Prune != nil { // Parity: of custom resources, see the corpus, crd/crud
+			r.Problem = apierrors.NewNotFound(d.GroupResource(), r.Name)
+			return
+		}
 		if r.Sub == nil || r.Tail != "" && !r.takesTail() {
 			r.Problem = NoResource()
 			return
 		}
 	}
-	if method == http.MethodHead && !(r.Sub != nil && r.Sub.Connect) || !r.serves(d) {
+	if method == http.MethodHead && !(r.Sub != nil && r.Sub.Connect) || r.OldWatch && r.Verb != "watch" || !r.serves(d) {
 		r.Problem = MethodNotAllowed()
 	}
 }

@@ -78,7 +78,15 @@ func describeKind(d *kind.Definition) discovery.Resource {
 		sum := sha256.Sum256([]byte(hub.Group + "/" + hub.Stored.Version + "/" + hub.Kind))
 		r.StorageVersionHash = base64.StdEncoding.EncodeToString(sum[:8])
 	}
-	for _, name := range slices.Sorted(maps.Keys(d.Subresources)) {
+	names := slices.Sorted(maps.Keys(d.Subresources))
+	if d.Prune != nil { // Parity: of custom resources, see the corpus, crd/status-scale
+		slices.Reverse(names)
+		r.Verbs = []string{"delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"}
+		if d.Terminating {
+			r.Verbs = []string{"delete", "deletecollection", "get", "list", "watch"}
+		}
+	}
+	for _, name := range names {
 		sub := d.Subresources[name]
 		one := discovery.Subresource{Name: name, Kind: d.Kind, Verbs: sub.Verbs.Names()}
 		if !sub.Kind.Empty() {

@@ -28,22 +28,36 @@ type follower struct {
 	definition *kind.Definition
 	view       *watchcache.View
 	into       []authz.Feed
+	known      map[string]*watchcache.Version // what has been handed over, so that it can be taken back
 	log        *slog.Logger
 }
 
-// load hands over what is there now and returns a watcher for what comes.
+// load hands over what is there now, takes back what is no longer, and returns a watcher for what comes.
 func (f *follower) load() (*watchcache.Watcher, error) {
 	for {
 		snapshot := f.view.Latest()
+		gone := f.known
+		f.known = make(map[string]*watchcache.Version, len(gone))
 		for _, v := range snapshot.List(watchcache.Query{}).Versions {
+			delete(gone, v.Key())
+			f.see(v)
+		}
+		for _, v := range gone {
 			if obj := f.decode(v); obj != nil {
-				f.upsert(obj)
+				f.remove(obj)
 			}
 		}
 		w, err := f.view.Watch(watchcache.Query{}, snapshot.Revision())
 		if !errors.Is(err, watchcache.ErrExpired) {
 			return w, err
 		}
+	}
+}
+
+func (f *follower) see(v *watchcache.Version) {
+	f.known[v.Key()] = v
+	if obj := f.decode(v); obj != nil {
+		f.upsert(obj)
 	}
 }
 
@@ -54,13 +68,13 @@ func (f *follower) run(ctx context.Context, w *watchcache.Watcher) error {
 		switch {
 		case err == nil:
 			for _, e := range batch.Events {
-				obj := f.decode(e.Version)
-				switch {
-				case obj == nil:
-				case e.Type == watchcache.Deleted:
+				if e.Type != watchcache.Deleted {
+					f.see(e.Version)
+					continue
+				}
+				delete(f.known, e.Version.Key())
+				if obj := f.decode(e.Version); obj != nil {
 					f.remove(obj)
-				default:
-					f.upsert(obj)
 				}
 			}
 		case ctx.Err() != nil:

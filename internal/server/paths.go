@@ -13,7 +13,7 @@ import (
 	"github.com/timonel/timonel/internal/authn"
 	"github.com/timonel/timonel/internal/discovery"
 	"github.com/timonel/timonel/internal/httpapi"
-	"github.com/timonel/timonel/internal/openapi"
+	"github.com/timonel/timonel/internal/metrics"
 	"k8s.io/apimachinery/pkg/version"
 )
 
@@ -48,14 +48,19 @@ func Version() version.Info {
 	return info
 }
 
+func newMetrics() *metrics.Requests {
+	v := Version()
+	return metrics.New(v.GitVersion, v.GoVersion, v.Platform)
+}
+
 // paths serves everything that is not an API resource.
 func (s *Server) paths() http.Handler {
 	mux := http.NewServeMux()
 	s.addHealth(mux)
-	docs := openapi.New(openapi.Config{})
-	mux.Handle("/openapi/", docs)
+	mux.Handle("/openapi/", s.documents)
 	mux.Handle("/version", discovery.VersionHandler(Version()))
 	mux.Handle("/version/", discovery.VersionHandler(Version()))
+	mux.Handle("/metrics", s.metrics.Handler())
 	mux.Handle("/debug/requests", httpapi.Requests(s.ring))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -144,7 +149,7 @@ func (s *Server) addIssuer(mux *http.ServeMux) {
 
 // index lists the paths that are served.
 func (s *Server) index() []string {
-	paths := []string{"/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/version"}
+	paths := []string{"/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/", "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/version"}
 	catalog := s.Catalog.Catalog()
 	for _, group := range catalog.Groups() {
 		if group == "" {

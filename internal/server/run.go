@@ -16,7 +16,6 @@ import (
 
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
-	"golang.org/x/net/http2"
 	"golang.org/x/sync/errgroup"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -31,6 +30,7 @@ const (
 	maxStreams        = 100       // requests at once on an HTTP/2 connection
 	frameSize         = 256 << 10 // and window of a stream
 	drainTimeout      = 10 * time.Second
+	trimAfter         = 3 * time.Second // after the server is ready, and its first clients with it
 )
 
 // ErrPortInUse says that another process listens on the server's port.
@@ -59,10 +59,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener, ready func()) e
 	background, inner := errgroup.WithContext(stop)
 	background.Go(func() error { return s.cache.Run(inner) })
 
-	front, err := s.httpServer()
-	if err != nil {
-		return err
-	}
+	front := s.httpServer()
 	group.Go(func() error {
 		err := front.ServeTLS(listener, "", "")
 		if errors.Is(err, http.ErrServerClosed) {
@@ -81,6 +78,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener, ready func()) e
 		if ready != nil {
 			ready()
 		}
+		time.AfterFunc(trimAfter, trim)
 		select {
 		case <-ctx.Done():
 		case <-inner.Done(): // the cache or a feed failed
@@ -99,7 +97,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener, ready func()) e
 		}
 		return nil
 	})
-	err = group.Wait()
+	err := group.Wait()
 	end()
 	if backgroundErr := background.Wait(); err == nil && !errors.Is(backgroundErr, context.Canceled) {
 		err = backgroundErr
@@ -120,6 +118,9 @@ func (s *Server) start(ctx, stop context.Context, background *errgroup.Group) er
 		return err
 	}
 	if _, err := s.cache.Fresh(ctx); err != nil { // so that authorizers begin with what boot made
+		return err
+	}
+	if err := s.serveCustomResources(ctx, stop, background); err != nil {
 		return err
 	}
 	for resource, into := range s.feeds {
@@ -174,25 +175,24 @@ func (s *Server) renewIdentity(ctx context.Context) error {
 	return err
 }
 
-func (s *Server) httpServer() (*http.Server, error) {
-	c := s.Credentials
+func (s *Server) httpServer() *http.Server {
 	front := &http.Server{
 		Handler: s.front,
 		TLSConfig: &tls.Config{
-			Certificates: []tls.Certificate{c.serving}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+			Certificates: []tls.Certificate{s.Credentials.serving}, MinVersion: tls.VersionTLS12,
 			ClientAuth: tls.RequestClientCert, // verified by authn, which knows several authorities
 		},
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, MaxReadFrameSize: frameSize, MaxReceiveBufferPerStream: frameSize,
+			MaxReceiveBufferPerConnection: frameSize * maxStreams,
+		},
+		Protocols:         new(http.Protocols),
 		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog: log.New(io.Discard, "", 0), // clients that break a handshake
 	}
-	err := http2.ConfigureServer(front, &http2.Server{
-		MaxConcurrentStreams: maxStreams, MaxReadFrameSize: frameSize, MaxUploadBufferPerStream: frameSize,
-		MaxUploadBufferPerConnection: frameSize * maxStreams, IdleTimeout: idleTimeout,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("configure HTTP/2: %w", err)
-	}
-	return front, nil
+	front.Protocols.SetHTTP1(true)
+	front.Protocols.SetHTTP2(true)
+	return front
 }
 
 // Close releases the storage, after Run has returned.

@@ -31,6 +31,9 @@ type UpConfig struct {
 	Out    io.Writer // where progress is told
 }
 
+// trimAllAfter the cluster is up, what only starting needed is given back.
+const trimAllAfter = 10 * time.Second
+
 // nodeReadyWait is how long the first screen waits for the node.
 const nodeReadyWait = 20 * time.Second
 
@@ -107,6 +110,7 @@ func Up(ctx context.Context, config UpConfig) error {
 		return errors.Join(err, <-served)
 	}
 	u.screen(ctx, start)
+	time.AfterFunc(trimAllAfter, trim)
 	group.Go(func() error { // a server that fails takes the others with it
 		select {
 		case err := <-served:

@@ -22,6 +22,8 @@ import (
 	"github.com/timonel/timonel/internal/fairness"
 	"github.com/timonel/timonel/internal/httpapi"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/metrics"
+	"github.com/timonel/timonel/internal/openapi"
 	"github.com/timonel/timonel/internal/storage"
 	"github.com/timonel/timonel/internal/storage/etcd"
 	"github.com/timonel/timonel/internal/storage/watchcache"
@@ -51,21 +53,23 @@ type Server struct {
 	Catalog     *kind.Live
 	Engine      *engine.Engine
 
-	identity bootstrap.Identity
-	cache    *watchcache.Cache
-	front    *httpapi.Server
-	ring     *trace.Ring
-	health   *httpapi.Health
-	feeds    feeds
-	rbac     *authz.RBAC // nil: not an authorizer
-	booted   atomic.Bool
-	started  time.Time
-	port     int // bound
+	identity  bootstrap.Identity
+	cache     *watchcache.Cache
+	front     *httpapi.Server
+	ring      *trace.Ring
+	metrics   *metrics.Requests
+	health    *httpapi.Health
+	documents *openapi.Documents
+	feeds     feeds
+	rbac      *authz.RBAC // nil: not an authorizer
+	booted    atomic.Bool
+	started   time.Time
+	port      int // bound
 }
 
 // Open puts a server together. It opens the storage, but serves nothing before Run.
 func Open(ctx context.Context, config Config, node NodeIdentity) (*Server, error) {
-	s := &Server{identity: bootstrap.Identity{Hostname: hostname(), Instance: string(uuid.NewUUID())}, ring: trace.NewRing(recentRequests), feeds: feeds{}, health: &httpapi.Health{}, started: time.Now()}
+	s := &Server{identity: bootstrap.Identity{Hostname: hostname(), Instance: string(uuid.NewUUID())}, ring: trace.NewRing(recentRequests), metrics: newMetrics(), feeds: feeds{}, health: &httpapi.Health{}, documents: openapi.New(openapi.Config{}), started: time.Now()}
 	var err error
 	if s.settled, err = config.settle(); err != nil {
 		return nil, err
@@ -73,7 +77,13 @@ func Open(ctx context.Context, config Config, node NodeIdentity) (*Server, error
 	// Keys are made while the storage opens: both take their time on first boot.
 	var group errgroup.Group
 	group.Go(func() (err error) { s.Credentials, err = s.credentials(node); return err })
-	group.Go(func() (err error) { s.Store, err = s.openStore(ctx); return err })
+	group.Go(func() error {
+		store, err := s.openStore(ctx)
+		if err == nil { // else store is nil, which in an interface is not
+			s.Store = store
+		}
+		return err
+	})
 	if err := group.Wait(); err != nil {
 		if s.Store != nil {
 			_ = s.Store.Close() // the first error is the one to tell
@@ -87,15 +97,19 @@ func Open(ctx context.Context, config Config, node NodeIdentity) (*Server, error
 	return s, nil
 }
 
-func (s *settled) openStore(ctx context.Context) (storage.Store, error) {
+func (s *settled) openStore(ctx context.Context) (*etcd.Store, error) {
+	compaction := s.EtcdCompaction
+	if compaction == 0 {
+		compaction = -1 // the flag's 0 is never
+	}
 	if len(s.EtcdServers) > 0 {
 		return etcd.Dial(ctx, etcd.Config{
 			Endpoints: s.EtcdServers, CertFile: s.EtcdCertFile, KeyFile: s.EtcdKeyFile, CAFile: s.EtcdCAFile,
-			Compaction: s.EtcdCompaction, Log: s.Log,
+			Compaction: compaction, Log: s.Log,
 		})
 	}
 	return etcd.Embedded(ctx, etcd.EmbeddedConfig{
-		Dir: filepath.Join(s.DataDir, "etcd"), Listen: s.EtcdListen, Compaction: s.EtcdCompaction,
+		Dir: filepath.Join(s.DataDir, "etcd"), Listen: s.EtcdListen, Compaction: compaction,
 		NoFsync: s.EtcdUnsafeNoFsync, Log: s.Log,
 	})
 }
@@ -135,6 +149,7 @@ func (s *Server) wire() error {
 		Authorizer:     authorizer,
 		Connector:      s.connector(gate),
 		Ring:           s.ring,
+		Metrics:        s.metrics,
 		Paths:          s.paths(),
 		RequestTimeout: s.RequestTimeout,
 		MinWatch:       time.Duration(s.MinRequestTimeout) * time.Second,

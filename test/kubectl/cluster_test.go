@@ -29,7 +29,11 @@ type cluster struct {
 	dir        string // data directory
 	kubeconfig string
 	url        string
+	port       string // of the API server
 	node       string
+	nodePort   string // of the node's own endpoint
+	bridge     string
+	podCIDR    string
 	args       []string // of `timonel`, "up" first
 	cmd        *exec.Cmd
 	exited     chan struct{} // closed when cmd has ended
@@ -78,15 +82,18 @@ func newCluster(args ...string) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	kubeletPort, err := freePort()
+	nodePort, err := freePort()
 	if err != nil {
 		return nil, err
 	}
 	n := networks.Add(1)
-	c := &cluster{dir: dir, node: "node-" + strconv.Itoa(int(n)), kubeconfig: filepath.Join(dir, "admin.kubeconfig"), url: "https://127.0.0.1:" + port}
+	c := &cluster{
+		dir: dir, kubeconfig: filepath.Join(dir, "admin.kubeconfig"), url: "https://127.0.0.1:" + port, port: port,
+		node: fmt.Sprintf("node-%d", n), nodePort: nodePort, bridge: fmt.Sprintf("tmls%d", n), podCIDR: fmt.Sprintf("10.245.%d.0/24", n),
+	}
 	c.args = append([]string{
-		"up", "--data-dir", dir, "--secure-port", port, "--kubelet-port", kubeletPort, "--node-name", c.node,
-		"--pod-cidr", fmt.Sprintf("10.245.%d.0/24", n), "--bridge", fmt.Sprintf("tmls%d", n), "--demo-image", filepath.Join(bin, "demo.tar"),
+		"up", "--data-dir", dir, "--secure-port", port, "--kubelet-port", nodePort, "--node-name", c.node,
+		"--pod-cidr", c.podCIDR, "--bridge", c.bridge, "--demo-image", filepath.Join(bin, "demo.tar"),
 	}, args...)
 	return c, nil
 }

@@ -127,6 +127,10 @@ func use(setenv func(key, value string), work, ns string, c *cluster) error {
 	setenv("URL", c.url)
 	setenv("NODE", c.node)
 	setenv("DATA", c.dir)
+	setenv("PORT", c.port)
+	setenv("NODEPORT", c.nodePort)
+	setenv("BRIDGE", c.bridge)
+	setenv("PODCIDR", c.podCIDR)
 	setenv("PKI", filepath.Join(c.dir, "pki"))
 	return nil
 }

@@ -26,9 +26,11 @@ func storageVersionMigration() *kind.Definition {
 	return &kind.Definition{
 		Group: storagemigrationv1.SchemeGroupVersion.Group, Version: "v1", Kind: "StorageVersionMigration", Plural: "storageversionmigrations",
 		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true,
-		Stored:        kind.Stored{Version: "v1beta1"}, // whose fields are the same
-		New:           kind.Of[storagemigrationv1.StorageVersionMigration](),
-		PrepareCreate: kind.Prepare(func(m *storagemigrationv1.StorageVersionMigration) { m.Status = storagemigrationv1.StorageVersionMigrationStatus{} }),
+		Stored: kind.Stored{Version: "v1beta1"}, // whose fields are the same
+		New:    kind.Of[storagemigrationv1.StorageVersionMigration](),
+		PrepareCreate: kind.Prepare(func(m *storagemigrationv1.StorageVersionMigration) {
+			m.Status = storagemigrationv1.StorageVersionMigrationStatus{}
+		}),
 		PrepareUpdate: kind.PrepareUpdate(func(m, old *storagemigrationv1.StorageVersionMigration) { m.Status = old.Status }),
 		Validate:      kind.Validate(validate),
 		ValidateUpdate: kind.ValidateUpdate(func(m, old *storagemigrationv1.StorageVersionMigration) field.ErrorList {

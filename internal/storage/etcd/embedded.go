@@ -171,7 +171,7 @@ func startEmbedded(ctx context.Context, cfg EmbeddedConfig) (_ *embedded, err er
 	starting.Lock()
 	defer starting.Unlock()
 	setSegmentBytes()
-	server, err := etcdserver.NewServer(serverConfig)
+	server, err := newServer(serverConfig)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,148 @@
+// Package resource holds the kinds of resource.k8s.io (dynamic resource allocation): drivers publish devices in ResourceSlices,
+// users ask for them in ResourceClaims, by DeviceClass, and DeviceTaintRules keep them off. A file each.
+//
+// Promises: every function is pure, but for the time at which a taint was added. Does not know the language of
+// selectors: the server gives it a checker for them. Start reading at deviceclass.go, then resourceclaim.go.
+package resource
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/timonel/timonel/internal/api/check"
+	"github.com/timonel/timonel/internal/api/expression"
+	"github.com/timonel/timonel/internal/kind"
+	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/operation"
+	"k8s.io/apimachinery/pkg/api/validate"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+const group = resourcev1.GroupName
+
+// Options are what the kinds need to know about the server.
+type Options struct {
+	// CheckSelector says what is wrong with the CEL expression of a device selector, in the words of the answer; "" if nothing is. nil:
+	// only the syntax is checked.
+	CheckSelector func(expression string) string
+}
+
+// Definitions lists the kinds of the group in alphabetical order, as discovery does.
+func Definitions(o Options) []*kind.Definition {
+	if o.CheckSelector == nil {
+		o.CheckSelector = expression.Syntax
+	}
+	c := checker{o}
+	return []*kind.Definition{deviceClass(c), deviceTaintRule(), resourceClaim(c), resourceClaimTemplate(c), resourceSlice()}
+}
+
+// checker checks what the kinds have in common.
+type checker struct{ Options }
+
+// form adapts a check of apimachinery for a text that must be there.
+func form[T ~string](f func(context.Context, operation.Operation, *field.Path, *T, *T) field.ErrorList) func(T, *field.Path) field.ErrorList {
+	return func(value T, path *field.Path) field.ErrorList {
+		if value == "" {
+			return field.ErrorList{field.Required(path, "")}
+		}
+		return f(context.Background(), operation.Operation{}, path, &value, nil)
+	}
+}
+
+var (
+	poolName      = form(validate.ResourcePoolName[string])
+	className     = form(validate.LongName[string])
+	attributeName = form(validate.ResourceFullyQualifiedName[resourcev1.FullyQualifiedName])
+)
+
+// driverName wants the name of a driver: a DNS subdomain.
+func driverName(name string, path *field.Path) field.ErrorList {
+	if name == "" {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	var errs field.ErrorList
+	if len(name) > resourcev1.DriverNameMaxLength {
+		errs = append(errs, field.TooLong(path, name, resourcev1.DriverNameMaxLength))
+	}
+	return append(errs, validate.LongNameCaseless(context.Background(), operation.Operation{}, path, &name, nil)...)
+}
+
+// tooMany wants no more than max entries.
+func tooMany(n, max int, path *field.Path) field.ErrorList {
+	if n > max {
+		return field.ErrorList{field.TooMany(path, n, max)}
+	}
+	return nil
+}
+
+func (c checker) selectors(selectors []resourcev1.DeviceSelector, path *field.Path) field.ErrorList {
+	errs := tooMany(len(selectors), resourcev1.DeviceSelectorsMaxSize, path)
+	for i, s := range selectors {
+		at := path.Index(i).Child("cel")
+		if s.CEL == nil {
+			errs = append(errs, field.Required(at, ""))
+			continue
+		}
+		at = at.Child("expression")
+		switch text := s.CEL.Expression; {
+		case text == "":
+			errs = append(errs, field.Required(at, ""))
+		case len(text) > resourcev1.CELSelectorExpressionMaxLength:
+			errs = append(errs, field.TooLong(at, text, resourcev1.CELSelectorExpressionMaxLength))
+		default:
+			if problem := c.CheckSelector(text); problem != "" {
+				errs = append(errs, field.Invalid(at, text, problem))
+			}
+		}
+	}
+	return errs
+}
+
+// configuration checks what is passed through to a driver.
+func configuration(o *resourcev1.OpaqueDeviceConfiguration, path *field.Path) field.ErrorList {
+	if o == nil {
+		return field.ErrorList{field.Required(path.Child("opaque"), "")}
+	}
+	at := path.Child("opaque")
+	errs := driverName(o.Driver, at.Child("driver"))
+	return append(errs, rawObject(o.Parameters.Raw, true, resourcev1.OpaqueParametersMaxLength, at.Child("parameters"))...)
+}
+
+// taint checks a taint of a device.
+func taint(t *resourcev1.DeviceTaint, path *field.Path) field.ErrorList {
+	errs := check.Each(path.Child("key"), t.Key, check.QualifiedName(t.Key))
+	errs = append(errs, check.Each(path.Child("value"), t.Value, labelValue(t.Value))...)
+	return append(errs, check.RequiredOneOf(t.Effect, path.Child("effect"), effects...)...)
+}
+
+// effects are those of taints, in the order in which answers list them.
+var effects = []resourcev1.DeviceTaintEffect{resourcev1.DeviceTaintEffectNoExecute, resourcev1.DeviceTaintEffectNoSchedule, resourcev1.DeviceTaintEffectNone}
+
+// oneOf wants exactly one of the members to be set; what says how that is put.
+func oneOf(path *field.Path, text string, members ...member) field.ErrorList {
+	var set []string
+	for _, m := range members {
+		if m.set {
+			set = append(set, m.name)
+		}
+	}
+	switch len(set) {
+	case 1:
+		return nil
+	case 0:
+		return field.ErrorList{field.Required(path, text)}
+	}
+	quoted := ""
+	for i, name := range set {
+		if i > 0 {
+			quoted += ", "
+		}
+		quoted += fmt.Sprintf("`%s`", name)
+	}
+	return field.ErrorList{field.Invalid(path, "{"+quoted+"}", text+", but multiple fields are set")}
+}
+
+type member struct {
+	name string
+	set  bool
+}

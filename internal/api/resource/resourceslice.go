@@ -1,0 +1,60 @@
+package resource
+
+import (
+	"github.com/timonel/timonel/internal/kind"
+	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
+)
+
+// ResourceSlice lists devices that a driver has.
+func resourceSlice() *kind.Definition {
+	spec := resourcev1.ResourceSliceSpec{}.SwaggerDoc()
+	return &kind.Definition{
+		Group: group, Version: "v1", Kind: "ResourceSlice", Plural: "resourceslices",
+		Scope: kind.Cluster, Verbs: kind.Standard,
+		New: kind.Of[resourcev1.ResourceSlice](),
+		Default: kind.Default(func(s *resourcev1.ResourceSlice) {
+			for i := range s.Spec.Devices {
+				for k := range s.Spec.Devices[i].Taints {
+					defaultTaint(&s.Spec.Devices[i].Taints[k])
+				}
+			}
+		}),
+		PrepareCreate: kind.Prepare(dropAlpha),
+		Generation:    kind.Changed(func(s, old *resourcev1.ResourceSlice) bool { return !equality.Semantic.DeepEqual(s.Spec, old.Spec) }),
+		Validate:      kind.Validate(validateSlice),
+		ValidateUpdate: kind.ValidateUpdate(func(s, old *resourcev1.ResourceSlice) field.ErrorList {
+			return append(validateSlice(s), keepSlice(s, old)...)
+		}),
+		ReturnsDeleted: true,
+		Fields:         []kind.Field{{Label: resourcev1.ResourceSliceSelectorNodeName, Indexed: true}, {Label: resourcev1.ResourceSliceSelectorDriver}, {Label: resourcev1.ResourceSliceSelectorPoolName}},
+		FieldsUnknown: func(label string) string {
+			return "field label not supported for " + resourcev1.SchemeGroupVersion.WithKind("ResourceSlice").String() + ": " + label
+		},
+		Columns: kind.Columns{
+			{Name: "Node", Description: spec["nodeName"], Of: kind.Cell(func(s *resourcev1.ResourceSlice) any { return ptr.Deref(s.Spec.NodeName, "") })},
+			{Name: "Driver", Description: spec["driver"], Of: kind.Cell(func(s *resourcev1.ResourceSlice) any { return s.Spec.Driver })},
+			{Name: "Pool", Description: resourcev1.ResourcePool{}.SwaggerDoc()["name"], Of: kind.Cell(func(s *resourcev1.ResourceSlice) any { return s.Spec.Pool.Name })},
+			kind.Age,
+		},
+	}
+}
+
+// dropAlpha removes the fields of features that are off by default: DRAPartitionableDevicesType, DRAOptionalNodeOperations,
+// DRANodeAllocatableResources, DRADeviceCompatibilityGroups and DRAListTypeAttributes.
+func dropAlpha(s *resourcev1.ResourceSlice) {
+	s.Spec.PartitionTypeAttribute, s.Spec.SkipNodeOperations = nil, nil
+	for i := range s.Spec.Devices {
+		d := &s.Spec.Devices[i]
+		d.NodeAllocatableResources = nil
+		for k := range d.ConsumesCounters {
+			d.ConsumesCounters[k].CompatibilityGroups = nil
+		}
+		for name, a := range d.Attributes {
+			a.IntValues, a.BoolValues, a.StringValues, a.VersionValues = nil, nil, nil, nil
+			d.Attributes[name] = a
+		}
+	}
+}

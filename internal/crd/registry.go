@@ -1,0 +1,376 @@
+package crd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/timonel/timonel/internal/codec"
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
+	"github.com/timonel/timonel/internal/openapi"
+	"github.com/timonel/timonel/internal/storage/watchcache"
+	"golang.org/x/sync/errgroup"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/version"
+)
+
+// Resource is where the definitions are.
+var Resource = schema.GroupResource{Group: "apiextensions.k8s.io", Resource: "customresourcedefinitions"}
+
+// retry is how long a write that failed waits before it is tried again.
+const retry = 5 * time.Second
+
+// maxWriters bounds the statuses that are written at once.
+const maxWriters = 8
+
+// Config is what a Registry works with.
+type Config struct {
+	Live    *kind.Live
+	Objects kind.Objects
+	// View is a kind in the watch cache.
+	View func(*kind.Definition) *watchcache.View
+	// Publish tells the OpenAPI documents what a definition serves; nothing: no longer anything.
+	Publish func(name string, served ...openapi.CustomResource)
+	Log     *slog.Logger
+	Now     func() time.Time // default time.Now
+}
+
+// Registry follows the CustomResourceDefinitions in the watch cache: it writes what their status says of
+// names, puts the established ones into the catalogue, and removes all objects of those that are being deleted.
+//
+// The definitions known live in one goroutine, that of Run; what a definition serves follows from its stored status
+// alone, so that servers that share a store serve the same.
+type Registry struct {
+	Config
+	hub     *kind.Definition // of CustomResourceDefinition
+	view    *watchcache.View
+	known   map[string]*entry // by name
+	watcher *watchcache.Watcher
+	failed  []string // whose statuses could not be written
+
+	cleaning struct {
+		sync.WaitGroup
+		sync.Mutex
+		names map[string]bool
+	}
+}
+
+// entry is a definition without its schemas.
+type entry struct {
+	definition *apiextensions.CustomResourceDefinition
+	version    atomic.Pointer[watchcache.Version] // of definition, schemas included
+	served     string // what of it is in the catalogue: "" or a fingerprint
+	kinds      []*kind.Definition
+}
+
+// New makes a registry. The catalogue must have CustomResourceDefinition.
+func New(c Config) (*Registry, error) {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	hub := c.Live.Catalog().Hub(Resource)
+	if hub == nil {
+		return nil, fmt.Errorf("follow %s: there is no such kind", Resource)
+	}
+	r := &Registry{Config: c, hub: hub, known: map[string]*entry{}}
+	r.cleaning.names = map[string]bool{}
+	return r, nil
+}
+
+// Load serves what is defined already. It returns when the objects of all custom resources can be read.
+func (r *Registry) Load(ctx context.Context) error {
+	r.view = r.View(r.hub)
+	if err := r.reload(); err != nil {
+		return err
+	}
+	for _, e := range r.known {
+		for _, d := range e.kinds {
+			if view := r.View(d); view != nil {
+				select {
+				case <-view.Ready():
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			break // the versions share it
+		}
+	}
+	return nil
+}
+
+// reload begins anew with what is in the cache.
+func (r *Registry) reload() error {
+	for {
+		snapshot := r.view.Latest()
+		present := map[string]bool{}
+		for _, v := range snapshot.List(watchcache.Query{}).Versions {
+			present[v.Name] = true
+			r.note(v)
+		}
+		for name := range r.known {
+			if !present[name] {
+				delete(r.known, name)
+				r.Publish(name)
+			}
+		}
+		r.serve()
+		w, err := r.view.Watch(watchcache.Query{}, snapshot.Revision())
+		if errors.Is(err, watchcache.ErrExpired) {
+			continue
+		}
+		r.watcher = w
+		return err
+	}
+}
+
+// Run follows the definitions until ctx is done. Load comes first.
+func (r *Registry) Run(ctx context.Context) error {
+	defer func() {
+		r.watcher.Close()
+		r.cleaning.Wait()
+	}()
+	r.settle(ctx, slices.Collect(maps.Keys(r.known)))
+	for {
+		batch, err := r.next(ctx)
+		switch {
+		case err == nil:
+			names := make([]string, 0, len(batch.Events))
+			for _, e := range batch.Events {
+				names = append(names, e.Version.Name)
+				if e.Type == watchcache.Deleted {
+					r.forget(e.Version.Name)
+				} else {
+					r.note(e.Version)
+				}
+			}
+			r.serve()
+			r.settle(ctx, names)
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, context.DeadlineExceeded):
+			r.settle(ctx, r.failed)
+		default: // fell behind
+			r.watcher.Close()
+			if err := r.reload(); err != nil {
+				return fmt.Errorf("follow %s: %w", Resource, err)
+			}
+			r.settle(ctx, slices.Collect(maps.Keys(r.known)))
+		}
+	}
+}
+
+// next waits for events, no longer than retry when something is to be tried again.
+func (r *Registry) next(ctx context.Context) (watchcache.Batch, error) {
+	if len(r.failed) == 0 {
+		return r.watcher.Next(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, retry)
+	defer cancel()
+	return r.watcher.Next(ctx)
+}
+
+func (r *Registry) decode(v *watchcache.Version) (*apiextensions.CustomResourceDefinition, error) {
+	obj, err := codec.DecodeVersion(r.hub, v)
+	if err != nil {
+		return nil, err
+	}
+	definition, ok := obj.(*apiextensions.CustomResourceDefinition)
+	if !ok {
+		return nil, fmt.Errorf("%T is no CustomResourceDefinition", obj)
+	}
+	return definition, nil
+}
+
+// note takes a definition over from the cache.
+func (r *Registry) note(v *watchcache.Version) {
+	definition, err := r.decode(v)
+	if err != nil {
+		r.Log.Error("a CustomResourceDefinition does not decode; it is not served", "name", v.Name, "error", err)
+		r.forget(v.Name)
+		return
+	}
+	for i := range definition.Spec.Versions {
+		definition.Spec.Versions[i].Schema = nil
+	}
+	definition.ManagedFields, definition.Annotations = nil, onlyApproval(definition.Annotations)
+	e := r.known[v.Name]
+	if e == nil {
+		e = &entry{}
+		r.known[v.Name] = e
+	}
+	e.definition = definition
+	e.version.Store(v)
+}
+
+func onlyApproval(annotations map[string]string) map[string]string {
+	if text, has := annotations[approvedAnnotation]; has {
+		return map[string]string{approvedAnnotation: text}
+	}
+	return nil
+}
+
+func (r *Registry) forget(name string) {
+	if r.known[name] != nil {
+		delete(r.known, name)
+		r.Publish(name)
+	}
+}
+
+// fingerprint stands for all that a definition's kinds are made of.
+func (e *entry) fingerprint() string {
+	d := e.definition
+	if !isTrue(&d.Status, apiextensions.Established) {
+		return ""
+	}
+	return fmt.Sprintf("%s/%d/%t/%v", d.UID, d.Generation, d.DeletionTimestamp != nil, d.Status.AcceptedNames)
+}
+
+// serve puts what is established into the catalogue, in one swap, if anything changed.
+func (r *Registry) serve() {
+	changed := false
+	for name, e := range r.known {
+		now := e.fingerprint()
+		if now == e.served {
+			continue
+		}
+		changed, e.served = true, now
+		if now == "" {
+			e.kinds = nil
+			r.Publish(name)
+			continue
+		}
+		load := func() (*apiextensions.CustomResourceDefinition, error) { return r.decode(e.version.Load()) }
+		e.kinds = Definitions(e.definition, load)
+		r.Publish(name, Published(e.definition, load)...)
+	}
+	in := map[*kind.Definition]bool{}
+	var all []*kind.Definition
+	for _, e := range r.known {
+		for _, d := range e.kinds {
+			in[d] = true
+			all = append(all, d)
+		}
+	}
+	for _, d := range r.Live.Catalog().All() {
+		if d.Prune != nil && !in[d] {
+			changed = true
+		}
+	}
+	if !changed {
+		return
+	}
+	slices.SortFunc(all, func(a, b *kind.Definition) int {
+		return cmp.Or(cmp.Compare(a.Group, b.Group), version.CompareKubeAwareVersionStrings(b.Version, a.Version), cmp.Compare(a.Plural, b.Plural))
+	})
+	r.Live.Swap(func(c *kind.Catalog) *kind.Catalog {
+		builtin := slices.DeleteFunc(slices.Clone(c.All()), func(d *kind.Definition) bool { return d.Prune != nil })
+		return kind.NewCatalog(append(builtin, all...)...)
+	})
+}
+
+// settle writes what follows from the definitions with these names: their own statuses, and those of others in
+// their groups that wait for a name.
+func (r *Registry) settle(ctx context.Context, names []string) {
+	groups := map[string]bool{}
+	touched := map[string]bool{}
+	for _, name := range names {
+		touched[name] = true
+		if e := r.known[name]; e != nil {
+			groups[e.definition.Spec.Group] = true
+		} else { // gone: its names are free
+			for _, e := range r.known {
+				groups[e.definition.Spec.Group] = true
+			}
+		}
+	}
+	var all []*apiextensions.CustomResourceDefinition
+	for _, name := range slices.Sorted(maps.Keys(r.known)) {
+		d := *r.known[name].definition // what is decided below becomes true when it comes back from the store
+		all = append(all, &d)
+	}
+	byGroup := map[string][]*apiextensions.CustomResourceDefinition{}
+	for _, d := range all {
+		byGroup[d.Spec.Group] = append(byGroup[d.Spec.Group], d)
+	}
+	var failed struct {
+		sync.Mutex
+		names []string
+	}
+	var writers errgroup.Group
+	writers.SetLimit(maxWriters)
+	for _, definition := range all {
+		waiting := groups[definition.Spec.Group] && !isTrue(&definition.Status, apiextensions.NamesAccepted)
+		if !touched[definition.Name] && !waiting {
+			continue
+		}
+		if definition.DeletionTimestamp != nil {
+			r.clean(ctx, definition)
+			continue
+		}
+		want := decide(definition, byGroup[definition.Spec.Group], r.Now())
+		if equalStatus(&want, &definition.Status) {
+			continue
+		}
+		definition.Status = want // the next of the group finds these names taken
+		name, uid := definition.Name, definition.UID
+		others := slices.Clone(byGroup[definition.Spec.Group])
+		for i, o := range others {
+			others[i] = &apiextensions.CustomResourceDefinition{ObjectMeta: o.ObjectMeta, Spec: o.Spec, Status: o.Status}
+		}
+		writers.Go(func() error {
+			err := r.change(ctx, name, func(d *apiextensions.CustomResourceDefinition) error {
+				if d.UID != uid || d.DeletionTimestamp != nil {
+					return errGone
+				}
+				d.Status = decide(d, others, r.Now())
+				return nil
+			})
+			if err != nil && !gone(err) && ctx.Err() == nil {
+				r.Log.Error("the status of a CustomResourceDefinition is not written; trying again", "name", name, "in", retry, "error", err)
+				failed.Lock()
+				failed.names = append(failed.names, name)
+				failed.Unlock()
+			}
+			return nil
+		})
+	}
+	_ = writers.Wait() // they log
+	r.failed = failed.names
+}
+
+var errGone = errors.New("the definition is another one now")
+
+func gone(err error) bool { return errors.Is(err, errGone) || apierrors.IsNotFound(err) }
+
+// change changes a definition's status.
+func (r *Registry) change(ctx context.Context, name string, change func(*apiextensions.CustomResourceDefinition) error) error {
+	_, err := r.Objects.Change(ctx, Resource, "", name, func(obj object.Object) error {
+		return change(obj.(*apiextensions.CustomResourceDefinition))
+	}, kind.ChangeOptions{Subresource: "status"})
+	return err
+}
+
+// equalStatus compares what decide decides; times do not count.
+func equalStatus(a, b *apiextensions.CustomResourceDefinitionStatus) bool {
+	if !reflect.DeepEqual(a.AcceptedNames, b.AcceptedNames) || len(a.Conditions) != len(b.Conditions) {
+		return false
+	}
+	for i := range a.Conditions {
+		x, y := a.Conditions[i], b.Conditions[i]
+		if x.Type != y.Type || x.Status != y.Status || x.Reason != y.Reason || x.Message != y.Message || x.ObservedGeneration != y.ObservedGeneration {
+			return false
+		}
+	}
+	return true
+}
