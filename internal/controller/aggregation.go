@@ -4,8 +4,8 @@ import (
 	"context"
 
 	"github.com/timonel/timonel/internal/authz"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 )
@@ -14,20 +14,19 @@ import (
 // "Aggregated ClusterRoles"): admin, edit, view and those of users.
 func (c *Controllers) addAggregation() {
 	roles := c.informers.Rbac().V1().ClusterRoles()
-	client := c.as("clusterrole-aggregation-controller")
-	q := c.newQueue("clusterrole-aggregation")
-	c.follow(roles.Informer(), func(any) {
+	p := c.add("cluster role aggregation", "clusterrole-aggregation-controller")
+	follow(p, roles.Informer(), func(*rbacv1.ClusterRole) {
 		all, err := roles.Lister().List(labels.Everything())
 		if err != nil {
 			return // a lister of an informer does not fail
 		}
 		for _, role := range all {
 			if role.AggregationRule != nil {
-				q.Add(role.Name)
+				p.queue.Add(role.Name)
 			}
 		}
 	})
-	c.work(q, 1, func(ctx context.Context, name string) error {
+	p.work(1, func(ctx context.Context, name string) error {
 		role, err := roles.Lister().Get(name)
 		if err != nil || role.AggregationRule == nil {
 			return nil //nolint:nilerr // gone
@@ -42,7 +41,7 @@ func (c *Controllers) addAggregation() {
 		}
 		role = role.DeepCopy()
 		role.Rules = rules
-		_, err = client.RbacV1().ClusterRoles().Update(ctx, role, metav1.UpdateOptions{})
-		return ignore(err, apierrors.IsNotFound)
+		_, err = p.client.RbacV1().ClusterRoles().Update(ctx, role, metav1.UpdateOptions{})
+		return gone(err)
 	})
 }

@@ -93,6 +93,9 @@ func (c *Controllers) configAs(name string) *rest.Config {
 
 // as is a client that acts as a service account of kube-system.
 func (c *Controllers) as(name string) kubernetes.Interface {
+	if c.config == nil {
+		return c.client
+	}
 	client, err := kubernetes.NewForConfig(c.configAs(name))
 	if err != nil {
 		panic(err) // the manager's own client was made of the same configuration
@@ -102,6 +105,9 @@ func (c *Controllers) as(name string) kubernetes.Interface {
 
 // metadataAs is as for resources that are not known by type.
 func (c *Controllers) metadataAs(name string) metadata.Interface {
+	if c.config == nil {
+		return c.objects
+	}
 	client, err := metadata.NewForConfig(metadata.ConfigFor(c.configAs(name)))
 	if err != nil {
 		panic(err) // as above

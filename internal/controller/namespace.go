@@ -13,26 +13,34 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 )
 
-// drainAgain is how soon a namespace is looked at again whose contents are still
-// going: pods have their grace periods, finalizers their controllers.
-const drainAgain = 500 * time.Millisecond
+// A namespace whose contents are still going, pods in their grace period or objects with finalizers, is looked at
+// again when an object in it goes, and in any case after a while that grows.
+const (
+	drainSoon  = 100 * time.Millisecond
+	drainFirst = time.Second
+	drainMost  = time.Minute
+)
 
 // addNamespaces empties namespaces that end and then lets them go.
 func (c *Controllers) addNamespaces() {
 	namespaces := c.informers.Core().V1().Namespaces()
-	d := &drainer{Controllers: c, client: c.as("namespace-controller"), metadata: c.metadataAs("namespace-controller")}
-	q := c.newQueue("namespace")
-	c.follow(namespaces.Informer(), func(obj any) {
-		if ns := obj.(*corev1.Namespace); ns.DeletionTimestamp != nil {
-			q.Add(ns.Name)
+	p := c.add("namespace", "namespace-controller")
+	d := &drainer{part: p, metadata: c.metadataAs("namespace-controller")}
+	follow(p, namespaces.Informer(), func(ns *corev1.Namespace) {
+		if ns.DeletionTimestamp != nil {
+			p.queue.Add(ns.Name)
 		}
 	})
-	c.work(q, 5, func(ctx context.Context, name string) error {
-		ns, err := d.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+	c.onDeletion(func(_ schema.GroupVersionResource, namespace, _ string) {
+		if ns, err := namespaces.Lister().Get(namespace); err == nil && ns.DeletionTimestamp != nil {
+			p.queue.AddAfter(ns.Name, drainSoon)
+		}
+	})
+	p.work(5, func(ctx context.Context, name string) error {
+		ns, err := p.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
@@ -44,19 +52,18 @@ func (c *Controllers) addNamespaces() {
 			return err
 		}
 		if left {
-			q.AddAfter(name, drainAgain)
+			p.queue.AddGrowing(name, drainFirst, drainMost)
 			return nil
 		}
 		ns.Spec.Finalizers = slices.DeleteFunc(ns.Spec.Finalizers, func(f corev1.FinalizerName) bool { return f == corev1.FinalizerKubernetes })
-		_, err = d.client.CoreV1().Namespaces().Finalize(ctx, ns, metav1.UpdateOptions{})
-		return ignore(err, apierrors.IsNotFound)
+		_, err = p.client.CoreV1().Namespaces().Finalize(ctx, ns, metav1.UpdateOptions{})
+		return gone(err)
 	})
 }
 
 // drainer empties namespaces.
 type drainer struct {
-	*Controllers
-	client   kubernetes.Interface
+	*part
 	metadata metadata.Interface
 }
 
@@ -66,9 +73,19 @@ func (c *drainer) drain(ctx context.Context, ns *corev1.Namespace) (left bool, e
 	r := remains{content: map[string]int{}, finalizers: map[string]int{}}
 	resources, discoveryErr := c.namespaced()
 	r.discovery = discoveryErr
-	for _, resource := range resources {
-		if err := c.drainResource(ctx, ns.Name, resource, &r); err != nil {
-			r.failed = append(r.failed, fmt.Errorf("%s: %w", resource.String(), err))
+	// Pods go first and alone (KEP-5080): what they need, network policies or secrets, must not go before them.
+	isPods := func(r schema.GroupVersionResource) bool { return r.Group == "" && r.Resource == "pods" }
+	for _, now := range [][]schema.GroupVersionResource{
+		slices.DeleteFunc(slices.Clone(resources), func(r schema.GroupVersionResource) bool { return !isPods(r) }),
+		slices.DeleteFunc(slices.Clone(resources), isPods),
+	} {
+		for _, resource := range now {
+			if err := c.drainResource(ctx, ns.Name, resource, &r); err != nil {
+				r.failed = append(r.failed, fmt.Errorf("%s: %w", resource.String(), err))
+			}
+		}
+		if len(r.content) > 0 || len(r.failed) > 0 {
+			break
 		}
 	}
 	updated := ns.DeepCopy()
@@ -76,7 +93,7 @@ func (c *drainer) drain(ctx context.Context, ns *corev1.Namespace) (left bool, e
 	if !sameConditions(ns.Status.Conditions, updated.Status.Conditions) {
 		current, err := c.client.CoreV1().Namespaces().UpdateStatus(ctx, updated, metav1.UpdateOptions{})
 		if err != nil {
-			return true, ignore(err, apierrors.IsNotFound)
+			return true, gone(err)
 		}
 		*ns = *current
 	}
@@ -87,7 +104,7 @@ func (c *drainer) drain(ctx context.Context, ns *corev1.Namespace) (left bool, e
 }
 
 // namespaced lists the resources that can be listed and deleted in a namespace.
-func (c *Controllers) namespaced() ([]schema.GroupVersionResource, error) {
+func (c *drainer) namespaced() ([]schema.GroupVersionResource, error) {
 	lists, err := c.discovery.ServerPreferredNamespacedResources()
 	if discovery.IsGroupDiscoveryFailedError(err) {
 		c.Log.Warn("some groups cannot be discovered; a namespace that ends waits for them", "error", err)
@@ -133,7 +150,7 @@ func (c *drainer) drainResource(ctx context.Context, namespace string, resource 
 		return err
 	}
 	if n := len(list.Items); n > 0 {
-		r.content[resource.GroupResource().String()] += n
+		r.content[resource.Resource+"."+resource.Group] += n // Parity: "pods." for the core group
 	}
 	for i := range list.Items {
 		for _, f := range list.Items[i].Finalizers {
@@ -153,9 +170,15 @@ type remains struct {
 
 // conditions are those of a namespace that ends, as kube-controller-manager words them.
 func (r *remains) conditions(have []corev1.NamespaceCondition, now metav1.Time) []corev1.NamespaceCondition {
-	deletion := errors.Join(r.failed...)
+	var deletion, discovered error
+	if n := len(r.failed); n > 0 {
+		deletion = fmt.Errorf("Failed to delete all resource types, %d remaining: %w", n, errors.Join(r.failed...)) //nolint:staticcheck // a message for people
+	}
+	if r.discovery != nil {
+		discovered = fmt.Errorf("Discovery failed for some groups, %d failing: %w", failedGroups(r.discovery), r.discovery) //nolint:staticcheck // as above
+	}
 	set := []corev1.NamespaceCondition{
-		problem(corev1.NamespaceDeletionDiscoveryFailure, r.discovery, "DiscoveryFailed", "ResourcesDiscovered", "All resources successfully discovered"),
+		problem(corev1.NamespaceDeletionDiscoveryFailure, discovered, "DiscoveryFailed", "ResourcesDiscovered", "All resources successfully discovered"),
 		{Type: corev1.NamespaceDeletionGVParsingFailure, Status: corev1.ConditionFalse, Reason: "ParsedGroupVersions", Message: "All legacy kube types successfully parsed"},
 		problem(corev1.NamespaceDeletionContentFailure, deletion, "ContentDeletionFailed", "ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
 		counted(corev1.NamespaceContentRemaining, r.content, "SomeResourcesRemain", "Some resources are remaining: ", "%s has %d resource instances", "ContentRemoved", "All content successfully removed"),
@@ -170,6 +193,15 @@ func (r *remains) conditions(have []corev1.NamespaceCondition, now metav1.Time) 
 		}
 	}
 	return set
+}
+
+// failedGroups counts the groups that discovery failed for.
+func failedGroups(err error) int {
+	var failed *discovery.ErrGroupDiscoveryFailed
+	if errors.As(err, &failed) {
+		return len(failed.Groups)
+	}
+	return 1
 }
 
 func problem(t corev1.NamespaceConditionType, err error, bad, good, text string) corev1.NamespaceCondition {

@@ -2,14 +2,16 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"sync"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-	coordinationlisters "k8s.io/client-go/listers/coordination/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
 )
 
@@ -20,25 +22,83 @@ const nodeGrace = 50 * time.Second
 // lostMessage is what kube-controller-manager writes into the conditions of a lost node.
 const lostMessage = "Kubelet stopped posting node status."
 
+// ttlAnnotation tells kubelets how long they may keep secrets and config maps; 0 for clusters of up to 100 nodes.
+const ttlAnnotation = "node.alpha.kubernetes.io/ttl"
+
 // nodeWatch taints nodes by their conditions and notices those that fall silent.
 type nodeWatch struct {
-	client kubernetes.Interface
-	nodes  corelisters.NodeLister
-	leases coordinationlisters.LeaseNamespaceLister
-	queue  *queue
-	now    func() time.Time
+	*part
+	nodes corelisters.NodeLister
+	pods  *podIndex
+
+	mu    sync.Mutex
+	signs map[string]sign
+}
+
+// sign is the last sign of life of a node. When it came is by our own clock: a node has the whole grace after a restart
+// of the controllers, and its clock need not agree with ours.
+type sign struct {
+	lease, heartbeat time.Time
+	at               time.Time
 }
 
 func (c *Controllers) addNodes() {
 	nodes := c.informers.Core().V1().Nodes()
-	leases := c.informers.Coordination().V1().Leases()
-	w := &nodeWatch{
-		client: c.as("node-controller"), nodes: nodes.Lister(), leases: leases.Lister().Leases(corev1.NamespaceNodeLease),
-		queue: c.newQueue("node"), now: time.Now,
+	p := c.add("node", "node-controller")
+	p.tells("node-controller")
+	w := &nodeWatch{part: p, nodes: nodes.Lister(), pods: c.podIndex(), signs: map[string]sign{}}
+	p.wait(w.pods.informer)
+	followChanges(p, nodes.Informer(), func(_, node *corev1.Node) {
+		w.note(node.Name, nil, node)
+		p.queue.Add(node.Name)
+	}, func(node *corev1.Node) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.signs, node.Name)
+	})
+	// Leases of nodes only: others are renewed often too.
+	named := informers.NewSharedInformerFactoryWithOptions(c.client, 0, informers.WithTransform(lean), informers.WithNamespace(corev1.NamespaceNodeLease))
+	c.starts = append(c.starts, func(ctx context.Context) { named.Start(ctx.Done()) })
+	followChanges(p, named.Coordination().V1().Leases().Informer(), func(_, lease *coordinationv1.Lease) {
+		w.note(lease.Name, lease, nil)
+	}, func(*coordinationv1.Lease) {})
+	p.work(1, w.sync)
+
+	ttl := c.add("ttl", "ttl-controller")
+	follow(ttl, nodes.Informer(), func(node *corev1.Node) {
+		if _, ok := node.Annotations[ttlAnnotation]; !ok && node.DeletionTimestamp == nil {
+			ttl.queue.Add(node.Name)
+		}
+	})
+	ttl.work(1, func(ctx context.Context, name string) error {
+		patch := []byte(`{"metadata":{"annotations":{"` + ttlAnnotation + `":"0"}}}`)
+		_, err := ttl.client.CoreV1().Nodes().Patch(ctx, name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+		return gone(err)
+	})
+}
+
+// note keeps when a node gave a sign of life that it had not given before.
+func (w *nodeWatch) note(name string, lease *coordinationv1.Lease, node *corev1.Node) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s, known := w.signs[name]
+	if !known {
+		if node == nil { // a lease without node
+			return
+		}
+		s.at = time.Now()
 	}
-	c.follow(nodes.Informer(), func(obj any) { w.queue.Add(obj.(*corev1.Node).Name) })
-	c.synced = append(c.synced, leases.Informer().HasSynced)
-	c.work(w.queue, 1, w.sync)
+	if lease != nil && lease.Spec.RenewTime != nil && !lease.Spec.RenewTime.Time.Equal(s.lease) {
+		s.lease, s.at = lease.Spec.RenewTime.Time, time.Now()
+	}
+	if node != nil {
+		for _, c := range node.Status.Conditions {
+			if c.Type == corev1.NodeReady && !c.LastHeartbeatTime.Time.Equal(s.heartbeat) {
+				s.heartbeat, s.at = c.LastHeartbeatTime.Time, time.Now()
+			}
+		}
+	}
+	w.signs[name] = s
 }
 
 func (w *nodeWatch) sync(ctx context.Context, name string) error {
@@ -46,36 +106,49 @@ func (w *nodeWatch) sync(ctx context.Context, name string) error {
 	if err != nil {
 		return nil //nolint:nilerr // gone
 	}
-	silent := w.now().Sub(w.lastSign(node))
-	if silent < nodeGrace {
-		w.queue.AddAfter(name, nodeGrace-silent)
-	} else if updated, changed := lost(node, metav1.NewTime(w.now())); changed {
+	w.mu.Lock()
+	s := w.signs[name]
+	w.mu.Unlock()
+	now := time.Now()
+	if heard := s.at.Add(nodeGrace); now.Before(heard) {
+		w.queue.AddAfter(name, until(now, heard))
+	} else if updated, changed := lost(node, metav1.NewTime(now)); changed {
 		if node, err = w.client.CoreV1().Nodes().UpdateStatus(ctx, updated, metav1.UpdateOptions{}); err != nil {
-			return ignore(err, apierrors.IsNotFound)
+			return gone(err)
+		}
+		w.events.normal(node, "NodeNotReady", "Node %s status is now: NodeNotReady", name)
+	}
+	if taints := taintsFor(node, metav1.NewTime(now)); !sameTaints(taints, node.Spec.Taints) {
+		node = node.DeepCopy()
+		node.Spec.Taints = taints
+		if _, err = w.client.CoreV1().Nodes().Update(ctx, node, metav1.UpdateOptions{}); err != nil {
+			return gone(err)
 		}
 	}
-	taints := taintsFor(node, metav1.NewTime(w.now()))
-	if sameTaints(taints, node.Spec.Taints) {
-		return nil
+	if i := slices.IndexFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool { return c.Type == corev1.NodeReady }); i >= 0 && node.Status.Conditions[i].Status != corev1.ConditionTrue {
+		return w.markNotReady(ctx, name)
 	}
-	node = node.DeepCopy()
-	node.Spec.Taints = taints
-	_, err = w.client.CoreV1().Nodes().Update(ctx, node, metav1.UpdateOptions{})
-	return ignore(err, apierrors.IsNotFound)
+	return nil
 }
 
-// lastSign is when the node was last heard of: by its Lease or its status.
-func (w *nodeWatch) lastSign(node *corev1.Node) time.Time {
-	last := node.CreationTimestamp.Time
-	for _, c := range node.Status.Conditions {
-		if c.Type == corev1.NodeReady && c.Status != corev1.ConditionUnknown && c.LastHeartbeatTime.After(last) {
-			last = c.LastHeartbeatTime.Time
+// markNotReady takes the readiness of the pods of a node that cannot be ready, so that services leave them out.
+func (w *nodeWatch) markNotReady(ctx context.Context, node string) error {
+	var failed []error
+	for _, pod := range w.pods.onNode(node) {
+		i := slices.IndexFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady })
+		if i < 0 || pod.Status.Conditions[i].Status != corev1.ConditionTrue {
+			continue
 		}
+		pod = pod.DeepCopy()
+		pod.Status.Conditions[i].Status = corev1.ConditionFalse
+		pod.Status.Conditions[i].LastTransitionTime = metav1.Now()
+		if _, err := w.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{}); err != nil {
+			failed = append(failed, gone(err))
+			continue
+		}
+		w.events.warn(pod, "NodeNotReady", "Node is not ready")
 	}
-	if lease, err := w.leases.Get(node.Name); err == nil && lease.Spec.RenewTime != nil && lease.Spec.RenewTime.After(last) {
-		last = lease.Spec.RenewTime.Time
-	}
-	return last
+	return errors.Join(failed...)
 }
 
 // lost sets the conditions that a node reports itself to Unknown.

@@ -15,15 +15,14 @@ const defaultAccount = "default"
 func (c *Controllers) addServiceAccounts() {
 	namespaces := c.informers.Core().V1().Namespaces()
 	accounts := c.informers.Core().V1().ServiceAccounts()
-	client := c.as("service-account-controller")
-	q := c.newQueue("serviceaccount")
-	c.follow(namespaces.Informer(), func(obj any) { q.Add(obj.(*corev1.Namespace).Name) })
-	c.follow(accounts.Informer(), func(obj any) {
-		if a := obj.(*corev1.ServiceAccount); a.Name == defaultAccount {
-			q.Add(a.Namespace)
+	p := c.add("service account", "service-account-controller")
+	follow(p, namespaces.Informer(), func(ns *corev1.Namespace) { p.queue.Add(ns.Name) })
+	follow(p, accounts.Informer(), func(a *corev1.ServiceAccount) {
+		if a.Name == defaultAccount {
+			p.queue.Add(a.Namespace)
 		}
 	})
-	c.work(q, 1, func(ctx context.Context, name string) error {
+	p.work(1, func(ctx context.Context, name string) error {
 		ns, err := namespaces.Lister().Get(name)
 		if err != nil || ns.Status.Phase != corev1.NamespaceActive {
 			return nil //nolint:nilerr // gone or going: nothing to do
@@ -32,7 +31,7 @@ func (c *Controllers) addServiceAccounts() {
 			return nil
 		}
 		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: defaultAccount, Namespace: name}}
-		_, err = client.CoreV1().ServiceAccounts(name).Create(ctx, account, metav1.CreateOptions{})
+		_, err = p.client.CoreV1().ServiceAccounts(name).Create(ctx, account, metav1.CreateOptions{})
 		return ignore(err, apierrors.IsAlreadyExists, namespaceIsGoing)
 	})
 }
@@ -40,14 +39,4 @@ func (c *Controllers) addServiceAccounts() {
 // namespaceIsGoing recognizes the refusal to create in a namespace that ends.
 func namespaceIsGoing(err error) bool {
 	return apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) || apierrors.IsNotFound(err)
-}
-
-// ignore returns nil for errors that one of the tests recognizes.
-func ignore(err error, tests ...func(error) bool) error {
-	for _, test := range tests {
-		if err == nil || test(err) {
-			return nil
-		}
-	}
-	return err
 }

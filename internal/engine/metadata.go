@@ -63,7 +63,7 @@ func (e *Engine) validateUpdate(ctx context.Context, d *kind.Definition, view *k
 }
 
 // standardFinalizers are those that need no domain.
-var standardFinalizers = []string{"kubernetes", metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents}
+var standardFinalizers = []string{"kubernetes", "customresourcecleanup.apiextensions.k8s.io", metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents}
 
 // validateFinalizers wants finalizers of built-in kinds to be qualified names.
 func validateFinalizers(d *kind.Definition, obj object.Object) field.ErrorList {

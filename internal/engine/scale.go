@@ -93,6 +93,7 @@ var scaleDefinition = &kind.Definition{
 	Group: "autoscaling", Version: "v1", Kind: "Scale", Plural: "scales", Scope: kind.Namespaced,
 	New: kind.Of[autoscalingv1.Scale](),
 	Columns: kind.Columns{
+		{Name: "Name", Description: kind.Name.Description, Of: kind.Name.Of}, // Parity: without a format, unlike other kinds
 		{Name: "Desired", Type: "integer", Description: autoscalingv1.ScaleSpec{}.SwaggerDoc()["replicas"], Of: kind.Cell(func(s *autoscalingv1.Scale) any { return int64(s.Spec.Replicas) })},
 		{Name: "Available", Type: "integer", Description: autoscalingv1.ScaleStatus{}.SwaggerDoc()["replicas"], Of: kind.Cell(func(s *autoscalingv1.Scale) any { return int64(s.Status.Replicas) })},
 		kind.Age,

@@ -32,7 +32,7 @@ func (x *exchange) negotiate(offer codec.Offer) (codec.Format, error) {
 		switch f.IncludeObject {
 		case "", "None", "Metadata", "Object":
 		default:
-			return f, apierrors.NewBadRequest("unrecognized includeObject value: \"" + f.IncludeObject + "\"")
+			return f, apierrors.NewBadRequest("Unable to convert to Table as requested: includeObject: Invalid value: \"" + f.IncludeObject + "\": must be 'Metadata', 'Object', 'None', or empty")
 		}
 	}
 	return f, nil
