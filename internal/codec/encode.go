@@ -161,6 +161,9 @@ func (e *Encoder) writeJSONList(w io.Writer, items []Item, meta metav1.ListMeta)
 	}
 	tail := "]}"
 	if IsTree(e.Definition) {
+		if meta.Continue == "" { // Parity: it is there in lists of custom resources; see the corpus, crd/crud
+			metadata = append([]byte(`{"continue":"",`), metadata[1:]...)
+		}
 		tail = `],"kind":"` + e.Definition.ListKind + `","metadata":` + string(metadata) + "}"
 	}
 	_, err = io.WriteString(w, tail)

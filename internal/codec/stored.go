@@ -235,10 +235,10 @@ func decodeStoredText(d *kind.Definition, value []byte) (object.Object, error) {
 func finish(d *kind.Definition, obj object.Object, revision storage.Revision) object.Object {
 	obj.SetResourceVersion(FormatRevision(revision))
 	SetKind(obj, d.GroupVersionKind())
-	if d.Prune != nil {
-		_, _ = d.Prune(obj, true) // what the schema does not know any more is not shown
-	}
-	if d.Default != nil {
+	switch {
+	case d.Prune != nil: // what the schemas do not know any more is not shown
+		_, _ = d.Prune(obj, true)
+	case d.Default != nil:
 		d.Default(obj)
 	}
 	return obj

@@ -87,7 +87,7 @@ func New(client kubernetes.Interface, config *rest.Config, c Config) (*Controlle
 	all.addJobs()
 	all.addCronJobs()
 	all.addDaemonSets()
-	// all.addStatefulSets()
+	all.addStatefulSets()
 	// all.addDisruption()
 	all.addVolumeProtection()
 	return all, nil

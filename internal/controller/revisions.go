@@ -144,3 +144,16 @@ func (h *history) trim(ctx context.Context, have []*appsv1.ControllerRevision, l
 	}
 	return nil
 }
+
+// templateFrom is the template that a revision keeps.
+func templateFrom(r *appsv1.ControllerRevision) (*corev1.PodTemplateSpec, error) {
+	var patch struct {
+		Spec struct {
+			Template corev1.PodTemplateSpec `json:"template"`
+		} `json:"spec"`
+	}
+	if err := json.Unmarshal(r.Data.Raw, &patch); err != nil {
+		return nil, err
+	}
+	return &patch.Spec.Template, nil
+}

@@ -18,6 +18,7 @@ import (
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	gv "k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apimachinery/pkg/version"
 )
@@ -35,6 +36,7 @@ type custom struct {
 	webhook bool   // conversion by webhook, which is not done
 	// unpruned: spec.preserveUnknownFields of definitions made before v1.
 	unpruned bool
+	stored   *compiled            // of storage
 	versions map[string]*compiled // served
 }
 
@@ -42,6 +44,8 @@ type custom struct {
 type compiled struct {
 	schema    func() (*schema.Schema, error) // nil, nil: there is none
 	ownership func() *patch.Schema
+	prune     func(obj object.Object, stored bool) (unknown []string, err error)
+	defaults  func(object.Object)
 }
 
 // Definitions makes the kinds of a custom resource, preferred version first. They keep nothing
@@ -64,13 +68,20 @@ func Definitions(definition *apiextensions.CustomResourceDefinition, load Load) 
 	for _, v := range spec.Versions {
 		if v.Storage {
 			c.storage = v.Name
+			c.stored = c.compile(v.Name)
 		}
+	}
+	if c.stored == nil {
+		return nil // not valid
 	}
 	selectable := selectablePaths(spec.Versions)
 	var kinds []*kind.Definition
 	for i := range served {
 		v := &served[i]
-		c.versions[v.Name] = c.compile(v.Name)
+		c.versions[v.Name] = c.stored
+		if v.Name != c.storage {
+			c.versions[v.Name] = c.compile(v.Name)
+		}
 		d := c.definition(v)
 		if spec.Scope == apiextensions.NamespaceScoped {
 			d.Scope = kind.Namespaced
@@ -101,6 +112,7 @@ func (c *custom) compile(version string) *compiled {
 		}
 		return s, nil
 	})
+	made.prune, made.defaults = c.pruneBy(made), defaults(made)
 	made.ownership = sync.OnceValue(func() *patch.Schema {
 		s, err := made.schema()
 		if err != nil || s == nil {
@@ -143,7 +155,7 @@ func (c *custom) definition(v *apiextensions.CustomResourceDefinitionVersion) *k
 		Verbs: kind.Standard, MustMatch: true, New: newTree,
 		Stored:        kind.Stored{Prefix: c.group + "/" + c.names.Plural, Version: c.storage, Encoding: kind.JSON},
 		Prune:         c.prune(it),
-		Default:       defaults(it),
+		Default:       it.defaults,
 		Columns:       columns(v.AdditionalPrinterColumns),
 		FieldsUnknown: func(label string) string { return "field label not supported: " + label },
 		Schema: func(apiVersion string) (*patch.Schema, bool) {
@@ -154,6 +166,9 @@ func (c *custom) definition(v *apiextensions.CustomResourceDefinitionVersion) *k
 			}
 			return known.ownership(), true
 		},
+	}
+	if v.Name != c.storage {
+		d.Stored.Shape = &kind.Shape{ToStored: c.toStored, FromStored: fromStored}
 	}
 	if v.Deprecated {
 		d.Deprecated = fmt.Sprintf("%s/%s %s is deprecated", c.group, v.Name, c.names.Kind)
@@ -198,6 +213,39 @@ func (v *compiled) check(with func(*schema.Schema) field.ErrorList) field.ErrorL
 
 // prune removes what the schema does not know.
 func (c *custom) prune(v *compiled) func(object.Object, bool) ([]string, error) {
+	prune := c.pruneBy(v)
+	return func(obj object.Object, stored bool) ([]string, error) {
+		if !stored {
+			return prune(obj, false)
+		}
+		// Parity: an object that was read has the defaults of the version in which it is stored, and of no other; see
+		// the corpus, crd/versions.
+		if _, err := c.stored.prune(obj, true); err != nil {
+			return nil, err
+		}
+		c.stored.defaults(obj)
+		if v == c.stored {
+			return nil, nil
+		}
+		return prune(obj, true)
+	}
+}
+
+// toStored gives an object the fields of the version in which it is stored.
+func (c *custom) toStored(obj object.Object) (map[string]any, error) {
+	copied := object.Copy(obj)
+	copied.GetObjectKind().SetGroupVersionKind(gv.GroupVersion{Group: c.group, Version: c.storage}.WithKind(c.names.Kind))
+	if _, err := c.stored.prune(copied, true); err != nil {
+		return nil, err
+	}
+	return tree(copied), nil
+}
+
+func fromStored(t map[string]any) (object.Object, error) {
+	return &unstructured.Unstructured{Object: t}, nil
+}
+
+func (c *custom) pruneBy(v *compiled) func(object.Object, bool) ([]string, error) {
 	return func(obj object.Object, stored bool) ([]string, error) {
 		s, err := v.schema()
 		if err != nil {

@@ -70,7 +70,7 @@ type Registry struct {
 type entry struct {
 	definition *apiextensions.CustomResourceDefinition
 	version    atomic.Pointer[watchcache.Version] // of definition, schemas included
-	served     string // what of it is in the catalogue: "" or a fingerprint
+	served     string                             // what of it is in the catalogue: "" or a fingerprint
 	kinds      []*kind.Definition
 }
 

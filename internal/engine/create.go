@@ -227,6 +227,9 @@ func (e *Engine) storeNew(ctx context.Context, c *Call, d *kind.Definition, obj 
 	}
 	txn.Then = append([]storage.Op{op}, txn.Then...)
 	if dry {
+		if err := e.wait(ctx, "", 0); err != nil { // no transaction tells whether there is one
+			return item, err
+		}
 		if _, exists := e.object(d, c.Namespace, obj.GetName()); exists {
 			return item, e.alreadyExists(d, c.Namespace, obj.GetName())
 		}

@@ -139,8 +139,11 @@ func (s *store) Commit(ctx context.Context, txn storage.Txn) (storage.Revision, 
 			return 0, err
 		}
 	}
-	s.commits.Add(1)
-	return s.Memory.Commit(ctx, txn)
+	revision, err := s.Memory.Commit(ctx, txn)
+	if err == nil {
+		s.commits.Add(1)
+	}
+	return revision, err
 }
 
 func (s *store) Watch(ctx context.Context, prefix string, after storage.Revision, deliver func(storage.Batch) error) error {

@@ -25,7 +25,7 @@ import (
 
 func TestCreate(t *testing.T) {
 	run(t, func(w *world) {
-		o := w.create(w.deployments, `{"metadata":{"name":"web","uid":"mine","generation":7,"creationTimestamp":"2001-01-01T00:00:00Z","deletionTimestamp":"2001-01-01T00:00:00Z"},"status":{"replicas":9}}`).(*appsv1.Deployment)
+		o := w.create(w.deployments, `{"metadata":{"name":"web","labels":{"a":"b"},"uid":"mine","generation":7,"creationTimestamp":"2001-01-01T00:00:00Z","deletionTimestamp":"2001-01-01T00:00:00Z"},"status":{"replicas":9}}`).(*appsv1.Deployment)
 		if o.UID == "mine" || o.UID == "" || o.Generation != 1 || o.DeletionTimestamp != nil || !o.CreationTimestamp.Equal(ptr.To(metav1.NewTime(time.Now().Truncate(time.Second)))) ||
 			o.Namespace != "a" || o.ResourceVersion == "" || o.Status.Replicas != 0 || len(o.ManagedFields) != 1 || o.ManagedFields[0].Manager != "test" {
 			w.Errorf("created %+v", o)

@@ -18,6 +18,7 @@ type Catalog struct {
 	hubs       map[schema.GroupResource]*Definition
 	groups     map[string][]string // versions of a group, preferred first
 	groupOrder []string
+	builtin    map[string]bool // groups that have kinds which are no custom resources
 }
 
 // NewCatalog makes a catalogue of the definitions, completing each. Of two with the
@@ -28,6 +29,7 @@ func NewCatalog(definitions ...*Definition) *Catalog {
 		byKind:     map[schema.GroupVersionKind]*Definition{},
 		hubs:       map[schema.GroupResource]*Definition{},
 		groups:     map[string][]string{},
+		builtin:    map[string]bool{},
 	}
 	for _, d := range definitions {
 		d.Complete()
@@ -35,6 +37,7 @@ func NewCatalog(definitions ...*Definition) *Catalog {
 			continue
 		}
 		c.all = append(c.all, d)
+		c.builtin[d.Group] = c.builtin[d.Group] || d.Prune == nil
 		c.byResource[d.Resource()] = d
 		c.byKind[d.GroupVersionKind()] = d
 		if c.hubs[d.GroupResource()] == nil {
@@ -82,6 +85,9 @@ func (c *Catalog) Kind(k schema.GroupVersionKind) *Definition { return c.byKind[
 
 // Hub returns the definition of the version that is worked on, or nil.
 func (c *Catalog) Hub(r schema.GroupResource) *Definition { return c.hubs[r] }
+
+// Custom reports whether a group has custom resources only.
+func (c *Catalog) Custom(group string) bool { return c.groups[group] != nil && !c.builtin[group] }
 
 // Has reports whether the group version serves anything.
 func (c *Catalog) Has(group, version string) bool {

@@ -122,8 +122,9 @@ type Definition struct {
 	Convert *Conversion // set on a version that is not the hub
 
 	// Prune marks a custom resource, whose objects are trees: it removes the fields that the schema does not
-	// know and returns their paths, sorted. With stored, what has the wrong type in metadata is removed too, else it is the error. It runs
-	// before Default, on objects from clients and on objects from storage.
+	// know and returns their paths, sorted. What has the wrong type in metadata is the error. It runs on objects from clients, before
+	// Default. With stored it brings an object from storage into the version of the definition instead, with the defaults of the stored
+	// version, and takes the wrong metadata out.
 	Prune func(obj object.Object, stored bool) (unknown []string, err error)
 
 	// Terminating: the custom resource is going away with all its objects; there can be no new ones.

@@ -150,7 +150,7 @@ func Watching(query url.Values) bool {
 func (r *Request) resolve(catalog *kind.Catalog, method string) {
 	d := catalog.Locate(r.Group, r.Version, r.Resource)
 	if d == nil {
-		if catalog.Versions(r.Group) == nil {
+		if catalog.Versions(r.Group) == nil || catalog.Custom(r.Group) && !catalog.Has(r.Group, r.Version) {
 			r.Problem = ErrNoPage
 			return
 		}
