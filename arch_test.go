@@ -45,7 +45,7 @@ api imports httpapi, engine, storage, codec: a kind is data and pure functions
 httpapi imports api, crd, authn, admission: it runs the ten steps and knows no kind and no user store
 proxy imports engine, storage, codec, api: it passes bytes
 
-controller reaches engine, storage, httpapi, codec, kind: it is an ordinary API client, also in the same process
+controller reaches engine, storage, httpapi, codec: it is an ordinary API client, also in the same process (of admission it uses the arithmetic of quotas)
 scheduler reaches engine, storage, httpapi, codec, kind: it is an ordinary API client, also in the same process
 node reaches engine, storage, httpapi, codec, kind: it is an ordinary API client, also in the same process
 node/cri imports * but node/cri: the agent's view of a container runtime, which must stay small

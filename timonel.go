@@ -12,6 +12,7 @@ package timonel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -117,10 +118,14 @@ func (k *Cluster) start(ctx context.Context, config server.Config, c Config) err
 		defer close(k.done)
 		<-inner.Done()
 		k.err = group.Wait()
+		if ctx.Err() != nil && errors.Is(k.err, context.Canceled) {
+			k.err = nil // it was told to end
+		}
 		if err := s.Close(); k.err == nil {
 			k.err = err
 		}
 		k.clean()
+		k.cancel()
 	}()
 	select {
 	case <-ready:
@@ -131,7 +136,12 @@ func (k *Cluster) start(ctx context.Context, config server.Config, c Config) err
 		}
 		return k.err
 	}
-	return k.clients(inner, group, config.Log, c)
+	if err := k.clients(inner, group, config.Log, c); err != nil {
+		k.cancel()
+		<-k.done
+		return err
+	}
+	return nil
 }
 
 // clients starts the components that are asked for, as clients with their own credentials.

@@ -70,7 +70,7 @@ func TestSnapshot(t *testing.T) {
 			if diff := cmp.Diff(tree(t, e.Value), tree(t, again)); diff != "" {
 				t.Errorf("%s is stored otherwise (-was +is):\n%s", e.Key, diff)
 			}
-		case !bytes.Equal(again, e.Value):
+		case !bytes.Equal(again, e.Value) && !filledOnReading[d.Plural]:
 			t.Errorf("%s is stored otherwise: %d bytes, were %d", e.Key, len(again), len(e.Value))
 		}
 		want := answers[string(obj.GetUID())]
@@ -96,6 +96,9 @@ func TestSnapshot(t *testing.T) {
 	})
 	t.Logf("%d read, %d compared with their answers, of %d", read, compared, len(answers))
 }
+
+// filledOnReading names what that server stores with less than it shows: defaults it sets when it reads are not in the bytes.
+var filledOnReading = map[string]bool{"jobs": true, "persistentvolumeclaims": true}
 
 func tree(t *testing.T, text []byte) map[string]any {
 	var v map[string]any

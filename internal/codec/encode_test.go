@@ -116,7 +116,7 @@ func TestObjectIsApimachinerys(t *testing.T) {
 
 func TestTreesAreShownAsTheyAre(t *testing.T) {
 	var items []Item
-	list := &unstructured.UnstructuredList{Object: map[string]any{"apiVersion": "example.com/v1", "kind": "WidgetList", "metadata": map[string]any{"resourceVersion": "9"}}}
+	list := &unstructured.UnstructuredList{Object: map[string]any{"apiVersion": "example.com/v1", "kind": "WidgetList", "metadata": map[string]any{"continue": "", "resourceVersion": "9"}}}
 	for i := range 3 {
 		w := tree(fmt.Sprint("w", i))
 		items = append(items, Item{Definition: widgets, Version: versionOf(t, widgets, w, storage.Revision(5+i))})

@@ -88,7 +88,7 @@ func New(client kubernetes.Interface, config *rest.Config, c Config) (*Controlle
 	all.addCronJobs()
 	all.addDaemonSets()
 	all.addStatefulSets()
-	// all.addDisruption()
+	all.addDisruption()
 	all.addVolumeProtection()
 	return all, nil
 }

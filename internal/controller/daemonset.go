@@ -290,9 +290,7 @@ func (d *daemons) manage(ctx context.Context, key string, set *appsv1.DaemonSet,
 	}
 	if set.Spec.UpdateStrategy.Type == appsv1.RollingUpdateDaemonSetStrategyType {
 		room := maxUnavailableOf(set, wanted) - unavailable
-		for _, pod := range old[:max(0, min(room, len(old)))] {
-			doomed = append(doomed, pod)
-		}
+		doomed = append(doomed, old[:max(0, min(room, len(old)))]...)
 	}
 	doomed = doomed[:min(len(doomed), burst)]
 	_, errDelete := slowStart(len(doomed), func(i int) error { return d.deletePod(ctx, set, key, doomed[i], d.x) })

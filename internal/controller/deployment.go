@@ -275,10 +275,10 @@ func (r *rollout) shrinkOlds(ctx context.Context) error {
 		}
 	}
 	working := int32(0)
-	for _, set := range r.sets {
-		working += set.Status.AvailableReplicas
+	for _, set := range r.sets { // a status may be from before its set was made smaller
+		working += min(set.Status.AvailableReplicas, replicasOf(set.Spec.Replicas))
 	}
-	surplus := working - least
+	surplus := min(working-least, spare)
 	for _, set := range r.olds {
 		size := replicasOf(set.Spec.Replicas)
 		if less := min(size, surplus); size > 0 && less > 0 {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/timonel/timonel/internal/crd/cel"
 	"github.com/timonel/timonel/internal/crd/schema"
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
@@ -43,6 +44,7 @@ type custom struct {
 // compiled is a version's schema, compiled on first use.
 type compiled struct {
 	schema    func() (*schema.Schema, error) // nil, nil: there is none
+	rules     func() *cel.Rules
 	ownership func() *patch.Schema
 	prune     func(obj object.Object, stored bool) (unknown []string, err error)
 	defaults  func(object.Object)
@@ -113,6 +115,13 @@ func (c *custom) compile(version string) *compiled {
 		return s, nil
 	})
 	made.prune, made.defaults = c.pruneBy(made), defaults(made)
+	made.rules = sync.OnceValue(func() *cel.Rules {
+		props, err := c.props(version)
+		if props == nil || err != nil {
+			return nil // the schema's error is told
+		}
+		return cel.Compile(props)
+	})
 	made.ownership = sync.OnceValue(func() *patch.Schema {
 		s, err := made.schema()
 		if err != nil || s == nil {
@@ -179,11 +188,14 @@ func (c *custom) definition(v *apiextensions.CustomResourceDefinitionVersion) *k
 	status := v.Subresources != nil && v.Subresources.Status != nil
 	d.Generation = func(obj, old object.Object) bool { return changed(tree(obj), tree(old), status) }
 	d.Validate = func(_ context.Context, obj object.Object) field.ErrorList {
-		return it.check(func(s *schema.Schema) field.ErrorList { return s.Validate(tree(obj), nil) })
+		return it.check(func(s *schema.Schema) field.ErrorList { return it.obey(tree(obj), nil, s.Validate(tree(obj), nil)) })
 	}
 	d.ValidateUpdate = func(_ context.Context, obj, old object.Object) field.ErrorList {
-		return it.check(func(s *schema.Schema) field.ErrorList { return s.Validate(tree(obj), tree(old)) })
+		return it.check(func(s *schema.Schema) field.ErrorList {
+			return it.obey(tree(obj), tree(old), s.Validate(tree(obj), tree(old)))
+		})
 	}
+	d.Warnings = func(context.Context, object.Object, object.Object) []string { return it.unchecked() }
 	d.Subresources = map[string]*kind.Subresource{}
 	if status {
 		d.PrepareCreate = func(_ context.Context, obj object.Object) { delete(tree(obj), "status") }
@@ -209,6 +221,29 @@ func (v *compiled) check(with func(*schema.Schema) field.ErrorList) field.ErrorL
 	default:
 		return with(s)
 	}
+}
+
+// blocking are errors after which rules make no sense: the object is not of the shape that they expect.
+var blocking = []field.ErrorType{field.ErrorTypeNotSupported, field.ErrorTypeRequired, field.ErrorTypeTooLong, field.ErrorTypeTooMany, field.ErrorTypeTypeInvalid}
+
+// obey adds what the CEL rules find to the errors of the schema.
+func (v *compiled) obey(obj, old map[string]any, errs field.ErrorList) field.ErrorList {
+	rules := v.rules()
+	if rules == nil {
+		return errs
+	}
+	if slices.ContainsFunc(errs, func(e *field.Error) bool { return slices.Contains(blocking, e.Type) }) {
+		return append(errs, field.Invalid(nil, nil, "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation"))
+	}
+	return append(errs, rules.Validate(obj, old)...)
+}
+
+// unchecked warns of rules that this server cannot run.
+func (v *compiled) unchecked() (texts []string) {
+	for _, rule := range v.rules().Unchecked() {
+		texts = append(texts, fmt.Sprintf("validation rule %q is not checked: it uses a function that this server does not have", rule))
+	}
+	return texts
 }
 
 // prune removes what the schema does not know.
@@ -294,8 +329,11 @@ func (c *custom) status(v *compiled) *kind.Subresource {
 			obj.SetResourceVersion(version)
 		},
 		Validate: func(_ context.Context, obj, old object.Object) field.ErrorList {
-			return v.check(func(s *schema.Schema) field.ErrorList { return s.ValidateStatus(tree(obj), tree(old)) })
+			return v.check(func(s *schema.Schema) field.ErrorList {
+				return v.obey(tree(obj), tree(old), s.ValidateStatus(tree(obj), tree(old)))
+			})
 		},
+		Warnings:    func(context.Context, object.Object, object.Object) []string { return v.unchecked() },
 		ResetFields: []string{"spec", "metadata"},
 	}}
 }

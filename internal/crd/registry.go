@@ -95,15 +95,15 @@ func (r *Registry) Load(ctx context.Context) error {
 		return err
 	}
 	for _, e := range r.known {
-		for _, d := range e.kinds {
-			if view := r.View(d); view != nil {
-				select {
-				case <-view.Ready():
-				case <-ctx.Done():
-					return ctx.Err()
-				}
+		if len(e.kinds) == 0 {
+			continue
+		}
+		if view := r.View(e.kinds[0]); view != nil { // the versions share it
+			select {
+			case <-view.Ready():
+			case <-ctx.Done():
+				return ctx.Err()
 			}
-			break // the versions share it
 		}
 	}
 	return nil

@@ -32,7 +32,7 @@ func (e *Engine) Delete(ctx context.Context, c *Call, options metav1.DeleteOptio
 			}
 		}
 		var conflict *storage.ConflictError
-		if !errors.As(err, &conflict) && fresh {
+		if !errors.As(err, &conflict) && (fresh || apierrors.IsServerTimeout(err)) { // a timeout: it may have been done already
 			return Result{}, err
 		}
 		if err := ctx.Err(); err != nil {

@@ -105,6 +105,17 @@ func TestPages(t *testing.T) {
 	})
 }
 
+// age makes so many events, so long ago, that the cache forgets what was before them.
+func (w *world) age() {
+	w.Helper()
+	for i := range 150 {
+		w.must(w.merge(w.call(w.deployments, "n0"), fmt.Sprintf(`{"spec":{"replicas":%d}}`, i)))
+	}
+	time.Sleep(3 * watchcache.DefaultHistory)
+	w.must(w.merge(w.call(w.deployments, "n0"), `{"spec":{"replicas":1}}`))
+	w.get(w.deployments, "n0")
+}
+
 // TestPagesThatExpire: the token of an old list is refused with one that goes on in the newest state.
 func TestPagesThatExpire(t *testing.T) {
 	run(t, func(w *world) {
@@ -114,10 +125,7 @@ func TestPagesThatExpire(t *testing.T) {
 			w.Fatal(err)
 		}
 		w.create(w.deployments, `{"metadata":{"name":"n25"}}`)
-		for i := range 5 { // history that is trimmed
-			w.must(w.merge(w.call(w.deployments, "n0"), fmt.Sprintf(`{"spec":{"replicas":%d}}`, i)))
-		}
-		time.Sleep(2 * watchcache.DefaultHistory)
+		w.age()
 		_, _, err = w.list(w.deployments, metav1.ListOptions{Limit: 2, Continue: p.Meta.Continue})
 		w.expect("an old token", err, metav1.StatusReasonExpired)
 		status, ok := err.(apierrors.APIStatus) //nolint:errorlint // the engine returns it unwrapped
@@ -191,41 +199,45 @@ func (w *world) seen(watch *Watch, last string) string {
 
 // TestWatchBegins: API concepts, "Resource versions", watch, and KEP-3157.
 func TestWatchBegins(t *testing.T) {
+	for _, one := range []struct {
+		name string
+		o    func(at []string) metav1.ListOptions
+		want string
+		end  bool
+	}{
+		{"now", func([]string) metav1.ListOptions { return metav1.ListOptions{} }, "+n0 +n1 +n2 ", false},
+		{"0", func([]string) metav1.ListOptions { return metav1.ListOptions{ResourceVersion: "0"} }, "+n0 +n1 +n2 ", false},
+		{"last", func(at []string) metav1.ListOptions { return metav1.ListOptions{ResourceVersion: at[2]} }, "", false},
+		{"first", func(at []string) metav1.ListOptions { return metav1.ListOptions{ResourceVersion: at[0]} }, "ADDED n1 ADDED n2 ", false},
+		{"streamed list", func([]string) metav1.ListOptions {
+			return metav1.ListOptions{SendInitialEvents: ptr.To(true), AllowWatchBookmarks: true}
+		}, "+n0 +n1 +n2 ", true},
+		{"streamed list of some, not older", func(at []string) metav1.ListOptions {
+			return metav1.ListOptions{SendInitialEvents: ptr.To(true), AllowWatchBookmarks: true, ResourceVersion: at[2], LabelSelector: "even=true"}
+		}, "+n0 +n2 ", true},
+		{"now, without what is there", func([]string) metav1.ListOptions { return metav1.ListOptions{SendInitialEvents: ptr.To(false)} }, "", false},
+		{"one name", func([]string) metav1.ListOptions { return metav1.ListOptions{FieldSelector: "metadata.name=last"} }, "", false},
+	} {
+		t.Run(one.name, func(t *testing.T) {
+			run(t, func(w *world) {
+				at := w.some(3)
+				w.get(w.deployments, "n2") // so that it is at hand
+				watch, err := w.watch(one.o(at))
+				if err != nil {
+					w.Fatal(err)
+				}
+				if watch.End != one.end {
+					w.Errorf("the bookmark behind the initial events: %t", watch.End)
+				}
+				w.create(w.deployments, `{"metadata":{"name":"last","labels":{"even":"true"}}}`)
+				if got, want := w.seen(watch, "ADDED last"), one.want+"ADDED last"; got != want {
+					w.Errorf("it tells\n %s, want\n %s", got, want)
+				}
+			})
+		})
+	}
 	run(t, func(w *world) {
-		at := w.some(3)
-		w.get(w.deployments, "n2")
-		for _, one := range []struct {
-			o    metav1.ListOptions
-			want string
-			end  bool
-		}{
-			{metav1.ListOptions{}, "+n0 +n1 +n2 ", false},
-			{metav1.ListOptions{ResourceVersion: "0"}, "+n0 +n1 +n2 ", false},
-			{metav1.ListOptions{ResourceVersion: at[2]}, "", false},
-			{metav1.ListOptions{ResourceVersion: at[0]}, "ADDED n1 ADDED n2 ", false},
-			{metav1.ListOptions{SendInitialEvents: ptr.To(true), AllowWatchBookmarks: true}, "+n0 +n1 +n2 ", true},
-			{metav1.ListOptions{SendInitialEvents: ptr.To(true), AllowWatchBookmarks: true, ResourceVersion: at[2], LabelSelector: "even=true"}, "+n0 +n2 ", true},
-			{metav1.ListOptions{SendInitialEvents: ptr.To(false)}, "", false},
-			{metav1.ListOptions{FieldSelector: "metadata.name=last"}, "", false},
-		} {
-			watch, err := w.watch(one.o)
-			if err != nil {
-				w.Errorf("%+v: %v", one.o, err)
-				continue
-			}
-			if watch.End != one.end {
-				w.Errorf("%+v: the bookmark behind the initial events: %t", one.o, watch.End)
-			}
-			w.create(w.deployments, `{"metadata":{"name":"last","labels":{"even":"true"}}}`)
-			if got, want := w.seen(watch, "ADDED last"), one.want+"ADDED last"; got != want {
-				w.Errorf("%+v tells\n %s, want\n %s", one.o, got, want)
-			}
-			if _, err := w.delete(w.call(w.deployments, "last"), metav1.DeleteOptions{}); err != nil {
-				w.Fatal(err)
-			}
-		}
-		_, err := w.watch(metav1.ListOptions{ResourceVersion: "x"})
-		if err == nil {
+		if _, err := w.watch(metav1.ListOptions{ResourceVersion: "x"}); err == nil {
 			w.Error("a watch from x began")
 		}
 	})
@@ -252,10 +264,7 @@ func TestWatchTellsWhoComesAndGoes(t *testing.T) {
 func TestWatchFromTooLongAgo(t *testing.T) {
 	run(t, func(w *world) {
 		at := w.some(2)
-		for i := range 5 {
-			w.must(w.merge(w.call(w.deployments, "n0"), fmt.Sprintf(`{"spec":{"replicas":%d}}`, i)))
-		}
-		time.Sleep(2 * watchcache.DefaultHistory)
+		w.age()
 		_, err := w.watch(metav1.ListOptions{ResourceVersion: at[0]})
 		w.expect("an old start", err, metav1.StatusReasonExpired)
 	})

@@ -114,6 +114,8 @@ func (e *Engine) write(ctx context.Context, c *Call, o writeOptions, transform f
 		switch {
 		case errors.As(err, &conflict), errors.Is(err, errCompanionTaken):
 			fresh = true // another write came between: begin again on what it left
+		case apierrors.IsServerTimeout(err):
+			return Result{}, err // it may have been made: a second try would meet its own first, as a conflict or twice
 		case !fresh:
 			fresh = true // judged on what the cache had, which may be old: judge again on the newest
 		default:

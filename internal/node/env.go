@@ -12,7 +12,6 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -379,11 +378,6 @@ func serviceEnvironment(namespace string, services []*v1.Service, links bool) ma
 
 func envName(name string) string {
 	return strings.ToUpper(strings.NewReplacer("-", "_", ".", "_").Replace(name))
-}
-
-// serviceLister is what the environment needs of the service informer.
-type serviceLister interface {
-	List(selector labels.Selector) ([]*v1.Service, error)
 }
 
 func isTrue(b *bool) bool { return b != nil && *b }

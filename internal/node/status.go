@@ -52,9 +52,9 @@ type account struct {
 	startTime   metav1.Time
 	now         time.Time
 
-	// ending is set once the pod is being ended; settled once nothing of it
+	// settled is set once the pod is being ended and nothing of it
 	// runs any more. phase, reason and message override what would be computed.
-	ending, settled bool
+	settled         bool
 	phase           v1.PodPhase
 	reason, message string
 }

@@ -243,8 +243,8 @@ func TestSet(t *testing.T) {
 	if after := get(t, d, "/openapi/v2").Header.Get("Etag"); after != before {
 		t.Errorf("v2 ETag without custom resources %.9s, before %.9s", after, before)
 	}
-	d.SetRemote(schema.GroupVersion{Group: "metrics.k8s.io", Version: "v1"}, Remote{Hash: "ABC", Handler: http.RedirectHandler("/there", 302)})
-	check("/openapi/v3/apis/metrics.k8s.io/v1", 302)
+	d.SetRemote(schema.GroupVersion{Group: "metrics.k8s.io", Version: "v1"}, Remote{Hash: "ABC", Handler: http.RedirectHandler("/there", http.StatusFound)})
+	check("/openapi/v3/apis/metrics.k8s.io/v1", http.StatusFound)
 	if index := content(t, get(t, d, "/openapi/v3")); !bytes.Contains(index, []byte("/openapi/v3/apis/metrics.k8s.io/v1?hash=ABC")) || bytes.Contains(index, []byte("apis/apps/v1")) {
 		t.Errorf("index: %s", index)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/timonel/timonel/internal/api/core"
 	"github.com/timonel/timonel/internal/authn"
 	"github.com/timonel/timonel/internal/authz"
+	"github.com/timonel/timonel/internal/crd/cel"
 	"github.com/timonel/timonel/internal/kind"
 )
 
@@ -21,6 +22,7 @@ func (s *Server) definitions(authorizer authz.Authorizer, tokens authentication.
 		AllowPrivileged: s.AllowPrivileged,
 		EventTTL:        s.EventTTL,
 	}}
+	o.Extensions.CheckRules = cel.Check
 	if s.Credentials.signer != nil {
 		issuer, err := authn.NewIssuer(s.ServiceAccountIssuers[0], s.Credentials.signer)
 		if err != nil {

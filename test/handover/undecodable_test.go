@@ -108,6 +108,12 @@ func TestUndecodable(t *testing.T) {
 	unreadable("PUT", "/api/v1/namespaces/broken/configmaps/text")
 	unreadable("DELETE", "/api/v1/namespaces/broken/configmaps/text")
 
+	// A watch begins with what is there: it ends with the error when it comes to such an object.
+	code, body := s.do("GET", "/api/v1/namespaces/broken/configmaps?watch=1&resourceVersion=0&timeoutSeconds=5", nil)
+	if code != http.StatusOK || !bytes.Contains(body, []byte(`"type":"ERROR"`)) || !bytes.Contains(body, []byte(`"reason":"StorageReadError"`)) {
+		t.Errorf("watch: %d %.300s", code, body)
+	}
+
 	served := func(path string) {
 		t.Helper()
 		if code, answer := s.do("GET", path, nil); code != http.StatusOK {
@@ -123,7 +129,7 @@ func TestUndecodable(t *testing.T) {
 	served("/apis")
 	served("/openapi/v2")
 
-	code, body := s.do("GET", "/readyz", nil)
+	code, body = s.do("GET", "/readyz", nil)
 	if code != http.StatusOK {
 		t.Errorf("GET /readyz: %d %s", code, body)
 	}

@@ -64,6 +64,7 @@ func TestRobust(t *testing.T) {
 	clients.Wait()
 
 	faults.heal()
+	t.Logf("%s: all is well again", time.Since(log.start).Round(time.Second))
 	end := c.settle(t, log)
 	h.wait(t, end)
 	for _, w := range watches {
@@ -71,6 +72,7 @@ func TestRobust(t *testing.T) {
 	}
 	stopWatching()
 	streams.Wait()
+	t.Logf("%s: everything is seen", time.Since(log.start).Round(time.Second))
 
 	log.mu.Lock()
 	all, lists := log.all, log.lists

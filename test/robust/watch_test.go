@@ -87,9 +87,13 @@ func (w *watcher) run(ctx context.Context) {
 		if from != 0 {
 			from = w.stream(ctx, server, from)
 		}
+		away := 20 + w.dice.IntN(80) // milliseconds; the server may be away
+		if w.dice.IntN(3) == 0 {
+			away += w.dice.IntN(3000) // long enough that a server that was restarted does not know the revision any more
+		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(time.Duration(20+w.dice.IntN(80)) * time.Millisecond): // the server may be away
+		case <-time.After(time.Duration(away) * time.Millisecond):
 		}
 	}
 }
@@ -134,7 +138,7 @@ func (w *watcher) stream(ctx context.Context, server int, from int64) int64 {
 	defer cancel()
 	silence := time.AfterFunc(requestLimit, cancel) // a paused server says nothing
 	defer silence.Stop()
-	limit := 1 + w.dice.IntN(6)
+	limit := 1 + w.dice.IntN(4)
 	r, err := w.request(ctx, "GET", fmt.Sprintf("%s?watch=1&allowWatchBookmarks=true&resourceVersion=%d&timeoutSeconds=%d", w.path(server), from, limit), nil)
 	if err != nil {
 		return from

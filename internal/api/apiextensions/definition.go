@@ -119,11 +119,8 @@ func storageVersions(d *apiextensionsv1.CustomResourceDefinition) []string {
 
 // noteStorageVersion remembers every version in which objects may be stored.
 func noteStorageVersion(d *apiextensionsv1.CustomResourceDefinition) {
-	for _, name := range storageVersions(d) {
-		if !slices.Contains(d.Status.StoredVersions, name) {
-			d.Status.StoredVersions = append(d.Status.StoredVersions, name)
-		}
-		return
+	if names := storageVersions(d); len(names) > 0 && !slices.Contains(d.Status.StoredVersions, names[0]) {
+		d.Status.StoredVersions = append(d.Status.StoredVersions, names[0])
 	}
 }
 

@@ -1,6 +1,7 @@
 package certificates
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -221,7 +222,7 @@ func checkIssued(r *certificatesv1.PodCertificateRequest, status *field.Path) fi
 	}
 	leaf := list[0]
 	if request, err := x509.ParseCertificateRequest(r.Spec.StubPKCS10Request); err == nil {
-		if key, ok := request.PublicKey.(interface{ Equal(any) bool }); ok && !key.Equal(leaf.PublicKey) {
+		if key, ok := request.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); ok && !key.Equal(leaf.PublicKey) {
 			return say(chain, hidden, "leaf certificate was not issued to the requested public key")
 		}
 	}

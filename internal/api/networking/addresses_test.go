@@ -6,4 +6,4 @@ import (
 	"github.com/timonel/timonel/internal/api/apitest"
 )
 
-func TestGolden(t *testing.T) { apitest.Golden(t, IPAddress(), ServiceCIDR()) }
+func TestGolden(t *testing.T) { apitest.Golden(t, Definitions(IPAddress())...) }

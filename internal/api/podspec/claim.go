@@ -3,6 +3,7 @@ package podspec
 import (
 	"github.com/timonel/timonel/internal/api/check"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 )
@@ -33,11 +34,9 @@ func ValidateClaimSpec(s, old *corev1.PersistentVolumeClaimSpec, path *field.Pat
 		errs = append(errs, field.Required(modes, "at least 1 access mode is required"))
 	}
 	if s.Selector != nil {
-		before := s.Selector
+		var before *metav1.LabelSelector
 		if old != nil {
 			before = old.Selector
-		} else {
-			before = nil
 		}
 		errs = append(errs, check.Selector(s.Selector, before, path.Child("selector"))...)
 	}

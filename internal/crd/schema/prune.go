@@ -24,7 +24,7 @@ type pruner struct {
 	unknown []string
 }
 
-// in runs f with the path extended by a key; all paths are relative to the object.
+// key extends the path, which is relative to the object, by a key and returns its length before.
 func (p *pruner) key(name string) (back int) {
 	back = len(p.path)
 	if back > 0 {

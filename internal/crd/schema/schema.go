@@ -24,7 +24,6 @@ type Schema struct {
 	// validator and published are made on first use: objects are read more often than written.
 	validator func() (*validator, error)
 	published func() (*spec.Schema, error)
-	rules     func() []Rules
 }
 
 // node is the structural side of one schema: what pruning, defaulting and the
@@ -54,13 +53,6 @@ const (
 	mapList
 )
 
-// Rules are the x-kubernetes-validations of one schema node.
-type Rules struct {
-	// Path leads from the root to the node: property names, "*" for undeclared keys, "[]" for elements.
-	Path  []string
-	Rules apiextensions.ValidationRules
-}
-
 // New compiles a schema. Validation is compiled later, when something is written.
 func New(props *apiextensions.JSONSchemaProps) (*Schema, error) {
 	root, err := compile(props)
@@ -70,18 +62,11 @@ func New(props *apiextensions.JSONSchemaProps) (*Schema, error) {
 	s := &Schema{root: root}
 	s.validator = sync.OnceValues(func() (*validator, error) { return newValidator(props) })
 	s.published = sync.OnceValues(func() (*spec.Schema, error) { return openAPI(props) })
-	s.rules = sync.OnceValue(func() []Rules { return collectRules(props, nil, nil) })
 	return s, nil
 }
 
 // OpenAPI is the schema as an OpenAPI v3 schema, for field ownership. The caller must not change it.
 func (s *Schema) OpenAPI() (*spec.Schema, error) { return s.published() }
-
-// Rules lists the CEL rules in the schema.
-func (s *Schema) Rules() []Rules { return s.rules() }
-
-// HasDefaults reports whether an object can get defaults.
-func (s *Schema) HasDefaults() bool { return s.root.defaults }
 
 func openAPI(props *apiextensions.JSONSchemaProps) (*spec.Schema, error) {
 	raw, err := json.Marshal(props)
@@ -165,21 +150,4 @@ func (n *node) child(key string) *node {
 		return c
 	}
 	return n.additional
-}
-
-func collectRules(p *apiextensions.JSONSchemaProps, path []string, into []Rules) []Rules {
-	if len(p.XValidations) > 0 {
-		into = append(into, Rules{Path: append([]string(nil), path...), Rules: p.XValidations})
-	}
-	for _, name := range sortedKeys(p.Properties) {
-		child := p.Properties[name]
-		into = collectRules(&child, append(path, name), into)
-	}
-	if p.Items != nil && p.Items.Schema != nil {
-		into = collectRules(p.Items.Schema, append(path, "[]"), into)
-	}
-	if p.AdditionalProperties != nil && p.AdditionalProperties.Schema != nil {
-		into = collectRules(p.AdditionalProperties.Schema, append(path, "*"), into)
-	}
-	return into
 }

@@ -158,7 +158,7 @@ func (t *translation) receive() <-chan struct{} {
 				}
 				continue
 			}
-			var to io.Writer = io.Discard
+			to := io.Discard
 			if stream := inputs[number[0]]; stream != nil {
 				to = stream
 			}

@@ -17,7 +17,7 @@ import (
 )
 
 // benchObject is a pod of a Deployment on one of 100 nodes, without the cost of decoding one.
-type benchObject struct{ i, size int }
+type benchObject struct{}
 
 func (o benchObject) collection() Collection {
 	c := widgets(pods)

@@ -1,0 +1,106 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/timonel/timonel/internal/authz"
+	"github.com/timonel/timonel/internal/codec"
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/storage"
+	"github.com/timonel/timonel/internal/storage/storagetest"
+	"github.com/timonel/timonel/internal/storage/watchcache"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// seen is a feed that remembers what there is.
+type seen map[string]string
+
+func (s seen) Upsert(obj metav1.Object) { s[obj.GetName()] = obj.GetResourceVersion() }
+func (s seen) Remove(obj metav1.Object) { delete(s, obj.GetName()) }
+func (s seen) String() string           { return strings.Join(slices.Sorted(maps.Keys(s)), " ") }
+
+// TestFollower: a feed has what the resource has, also after its follower fell behind; what does not decode grants nothing.
+func TestFollower(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
+		store := storagetest.NewMemory()
+		d := &kind.Definition{Version: "v1", Kind: "ConfigMap", Plural: "configmaps", Scope: kind.Namespaced, Verbs: kind.Standard, New: kind.Of[corev1.ConfigMap]()}
+		d.Complete()
+		put := func(name string) {
+			t.Helper()
+			value, err := codec.EncodeStored(d, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "a"}})
+			if name == "broken" {
+				value = []byte("noise")
+			}
+			if err == nil {
+				_, err = store.Commit(t.Context(), storage.Txn{Then: []storage.Op{{Key: "/registry/configmaps/a/" + name, Value: value}}})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		del := func(name string) {
+			t.Helper()
+			if _, err := store.Commit(t.Context(), storage.Txn{Then: []storage.Op{{Key: "/registry/configmaps/a/" + name}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		put("one")
+		put("broken")
+		cache := watchcache.New(store, "/registry/", watchcache.Options{Log: quiet})
+		view := cache.Serve(codec.Collection(d, "/registry"))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 2)
+		go func() { ended <- cache.Run(ctx) }()
+		<-cache.Ready()
+
+		got := seen{}
+		f := &follower{definition: d, view: view, into: []authz.Feed{got}, log: quiet}
+		w, err := f.load()
+		if err != nil || got.String() != "one" {
+			t.Fatalf("loaded %v, %v", got, err)
+		}
+		go func() { ended <- f.run(ctx, w) }()
+		put("two")
+		del("one")
+		synctest.Wait()
+		if got.String() != "two" {
+			t.Errorf("followed to %v", got)
+		}
+		// The cache loses the history: what went meanwhile is taken back.
+		store.Fault(func(op string) error {
+			if op == "Watch" {
+				return errors.New("no network")
+			}
+			return nil
+		})
+		store.Break()
+		synctest.Wait()
+		put("three")
+		del("two")
+		now, err := store.Now(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		store.Compact(now)
+		store.Fault(nil)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got.String() != "three" {
+			t.Errorf("after the gap it has %v", got)
+		}
+		cancel()
+		<-ended
+		<-ended
+	})
+}
