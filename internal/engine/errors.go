@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/timonel/timonel/internal/codec"
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/storage"
 	"github.com/timonel/timonel/internal/storage/watchcache"
@@ -66,6 +67,14 @@ func unreadable(key string, err error) error {
 		Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Reason: metav1.StatusReasonStoreReadError,
 		Message: fmt.Sprintf("%s: data from the storage is not transformable or not decodable: %v", key, err),
 	}}
+}
+
+// Unreadable is the answer about a stored item that does not decode; err is what decoding said.
+func (e *Engine) Unreadable(item codec.Item, err error) error {
+	if item.Version == nil {
+		return err
+	}
+	return unreadable(e.key(item.Definition, item.Version.Namespace, item.Version.Name), err)
 }
 
 // mostUnreadable bounds the keys that an answer about a list names.

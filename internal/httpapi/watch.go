@@ -142,7 +142,7 @@ func (s *stream) follow(ctx context.Context, end time.Time) {
 func (s *stream) event(eventType string, item codec.Item) bool {
 	b, err := s.encoder.Event(eventType, item)
 	if err != nil {
-		s.fail(err)
+		s.fail(s.x.Engine.Unreadable(item, err))
 		return false
 	}
 	_, err = s.x.w.Write(b)
@@ -167,7 +167,7 @@ func (s *stream) change(event watchcache.Event) bool {
 	if !ok || frame.definition != s.encoder.Definition || frame.format != s.encoder.Format {
 		b, err := s.encoder.Event(event.Type.String(), item)
 		if err != nil {
-			s.fail(err)
+			s.fail(s.x.Engine.Unreadable(item, err))
 			return false
 		}
 		frame = &sharedFrame{s.encoder.Definition, s.encoder.Format, b}

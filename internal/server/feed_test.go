@@ -15,6 +15,7 @@ import (
 	"github.com/timonel/timonel/internal/authz"
 	"github.com/timonel/timonel/internal/codec"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	"github.com/timonel/timonel/internal/storage"
 	"github.com/timonel/timonel/internal/storage/storagetest"
 	"github.com/timonel/timonel/internal/storage/watchcache"
@@ -25,8 +26,14 @@ import (
 // seen is a feed that remembers what there is.
 type seen map[string]string
 
-func (s seen) Upsert(obj metav1.Object) { s[obj.GetName()] = obj.GetResourceVersion() }
-func (s seen) Remove(obj metav1.Object) { delete(s, obj.GetName()) }
+func (s seen) Reset(all []object.Object) {
+	clear(s)
+	for _, obj := range all {
+		s.Upsert(obj)
+	}
+}
+func (s seen) Upsert(obj object.Object) { s[obj.GetName()] = obj.GetResourceVersion() }
+func (s seen) Remove(obj object.Object) { delete(s, obj.GetName()) }
 func (s seen) String() string           { return strings.Join(slices.Sorted(maps.Keys(s)), " ") }
 
 // TestFollower: a feed has what the resource has, also after its follower fell behind; what does not decode grants nothing.

@@ -1,0 +1,104 @@
+package controller
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func TestDaemonSet(t *testing.T) {
+	plain := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "plain"}}
+	tainted := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "tainted"}, Spec: corev1.NodeSpec{Taints: []corev1.Taint{{Key: "own", Effect: corev1.TaintEffectNoSchedule}}}}
+	cordoned := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "cordoned"}, Spec: corev1.NodeSpec{Taints: []corev1.Taint{{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}}}}
+	run(t, (*Controllers).addDaemonSets, func(c *cluster) {
+		sets := c.client.AppsV1().DaemonSets("a")
+		one := intOrString("1")
+		must[*appsv1.DaemonSet](t)(sets.Create(c.ctx, &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "d", Namespace: "a"}, Spec: appsv1.DaemonSetSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: app}, Template: template("one", app),
+			UpdateStrategy: appsv1.DaemonSetUpdateStrategy{Type: appsv1.RollingUpdateDaemonSetStrategyType, RollingUpdate: &appsv1.RollingUpdateDaemonSet{MaxUnavailable: &one}},
+		}}, metav1.CreateOptions{}))
+		c.settle()
+		c.kubelet()
+		var on []string
+		for _, pod := range c.allPods() {
+			on = append(on, nodeOf(&pod))
+		}
+		slices.Sort(on)
+		if want := []string{"cordoned", "plain"}; !slices.Equal(on, want) {
+			t.Fatalf("pods on %v, want %v", on, want)
+		}
+		set := must[*appsv1.DaemonSet](t)(sets.Get(c.ctx, "d", metav1.GetOptions{}))
+		set.Spec.Template.Spec.Containers[0].Image = "two"
+		must[*appsv1.DaemonSet](t)(sets.Update(c.ctx, set, metav1.UpdateOptions{}))
+		for range 6 {
+			time.Sleep(time.Second)
+			c.settle()
+			works := 0
+			for _, pod := range c.allPods() {
+				if ready(&pod) {
+					works++
+				}
+			}
+			if works < 1 {
+				t.Error("more than one pod is down")
+			}
+			c.kubelet()
+		}
+		set = must[*appsv1.DaemonSet](t)(sets.Get(c.ctx, "d", metav1.GetOptions{}))
+		if s := set.Status; s.UpdatedNumberScheduled != 2 || s.NumberAvailable != 2 || s.DesiredNumberScheduled != 2 || !slices.Equal(c.images(), []string{"two"}) {
+			t.Errorf("status %+v, images %v", s, c.images())
+		}
+		c.quiet()
+	}, plain, tainted, cordoned)
+}
+
+func TestStatefulSet(t *testing.T) {
+	run(t, (*Controllers).addStatefulSets, func(c *cluster) {
+		sets := c.client.AppsV1().StatefulSets("a")
+		must[*appsv1.StatefulSet](t)(sets.Create(c.ctx, &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "a"}, Spec: appsv1.StatefulSetSpec{
+			Replicas: ptr(int32(3)), Selector: &metav1.LabelSelector{MatchLabels: app}, Template: template("one", app), ServiceName: "svc", PodManagementPolicy: appsv1.OrderedReadyPodManagement,
+			UpdateStrategy:       appsv1.StatefulSetUpdateStrategy{Type: appsv1.RollingUpdateStatefulSetStrategyType, RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: ptr(int32(1))}},
+			VolumeClaimTemplates: []corev1.PersistentVolumeClaim{{ObjectMeta: metav1.ObjectMeta{Name: "data"}}},
+		}}, metav1.CreateOptions{}))
+		steps := func() (names []string) {
+			for range 12 {
+				time.Sleep(time.Second)
+				c.settle()
+				for _, pod := range c.allPods() {
+					names = append(names, pod.Name)
+				}
+				c.kubelet()
+			}
+			return names
+		}
+		// In order: each comes when the one before it works.
+		if got := slices.Compact(steps()[:6]); !slices.Equal(got, []string{"s-0", "s-0", "s-1", "s-0", "s-1", "s-2"}) && !slices.Equal(got, []string{"s-0", "s-1", "s-0", "s-1", "s-2"}) {
+			t.Errorf("pods came as %v", got)
+		}
+		set := must[*appsv1.StatefulSet](t)(sets.Get(c.ctx, "s", metav1.GetOptions{}))
+		set.Spec.Template.Spec.Containers[0].Image = "two"
+		must[*appsv1.StatefulSet](t)(sets.Update(c.ctx, set, metav1.UpdateOptions{}))
+		steps()
+		for _, pod := range c.allPods() {
+			want := "two"
+			if pod.Name == "s-0" { // below the partition
+				want = "one"
+			}
+			if got := pod.Spec.Containers[0].Image; got != want {
+				t.Errorf("%s runs %s, want %s", pod.Name, got, want)
+			}
+			if pod.Spec.Subdomain != "svc" || pod.Spec.Volumes[0].PersistentVolumeClaim.ClaimName != "data-"+pod.Name {
+				t.Errorf("pod %+v", pod.Spec)
+			}
+		}
+		claims := must[*corev1.PersistentVolumeClaimList](t)(c.client.CoreV1().PersistentVolumeClaims("a").List(c.ctx, metav1.ListOptions{}))
+		if len(claims.Items) != 3 {
+			t.Errorf("%d claims, want 3", len(claims.Items))
+		}
+		c.quiet()
+	})
+}
