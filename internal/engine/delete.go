@@ -21,12 +21,11 @@ import (
 // finalizer, a grace period, or its kind (namespaces).
 func (e *Engine) Delete(ctx context.Context, c *Call, options metav1.DeleteOptions) (Result, error) {
 	d := c.Definition.Hub()
-	checked := false
 	for fresh := false; ; {
 		obj, version, err := e.current(ctx, d, c.Namespace, c.Name, fresh)
 		if err == nil {
 			var result Result
-			result, err = e.deleteOnce(ctx, c, d, obj, version.Revision, options, &checked)
+			result, err = e.deleteOnce(ctx, c, d, obj, version.Revision, options)
 			if err == nil {
 				return result, nil
 			}
@@ -42,23 +41,21 @@ func (e *Engine) Delete(ctx context.Context, c *Call, options metav1.DeleteOptio
 	}
 }
 
-func (e *Engine) deleteOnce(ctx context.Context, c *Call, d *kind.Definition, old object.Object, revision storage.Revision, options metav1.DeleteOptions, checked *bool) (Result, error) {
+func (e *Engine) deleteOnce(ctx context.Context, c *Call, d *kind.Definition, old object.Object, revision storage.Revision, options metav1.DeleteOptions) (Result, error) {
 	if err := deletePreconditions(c, options.Preconditions, old); err != nil {
 		return Result{}, err
 	}
 	c.Trace.Enter(trace.Check)
-	if !*checked {
-		request := &admission.Request{
-			Operation: admission.Delete, Definition: c.Definition, Namespace: c.Namespace, Name: c.Name,
-			Old: old, Options: &options, User: c.User, DryRun: dryRun(options.DryRun),
-		}
-		for _, phase := range []func(context.Context, *admission.Request) error{e.Admission.Chain().Change, e.Admission.Chain().Check} {
-			if err := phase(ctx, request); err != nil {
-				return Result{}, err
-			}
-		}
-		c.Warn(request.Warnings()...)
+	request := &admission.Request{
+		Operation: admission.Delete, Definition: c.Definition, Namespace: c.Namespace, Name: c.Name,
+		Old: old, Options: &options, User: c.User, DryRun: dryRun(options.DryRun),
 	}
+	for _, phase := range []func(context.Context, *admission.Request) error{e.Admission.Chain().Change, e.Admission.Chain().Check} {
+		if err := phase(ctx, request); err != nil {
+			return Result{}, err
+		}
+	}
+	c.Warn(request.Warnings()...)
 	obj := object.Copy(old)
 	stays, changed, graceful := e.mark(d, obj, &options)
 	if dryRun(options.DryRun) && !stays {

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -71,6 +72,7 @@ type Server struct {
 	draining atomic.Bool
 	ending   context.Context // done when all watches shall end
 	end      context.CancelFunc
+	running  running
 }
 
 // New makes a server.
@@ -94,6 +96,37 @@ func New(c Config) *Server {
 func (s *Server) Drain() {
 	s.draining.Store(true)
 	s.end()
+}
+
+// running counts the requests that are being served.
+type running struct {
+	sync.Mutex
+	count int
+	idle  chan struct{} // closed when there is none; nil: nobody waits
+}
+
+func (r *running) add(n int) {
+	r.Lock()
+	defer r.Unlock()
+	if r.count += n; r.count == 0 && r.idle != nil {
+		close(r.idle)
+		r.idle = nil
+	}
+}
+
+// Idle returns a channel that is closed when no request is being served.
+func (s *Server) Idle() <-chan struct{} {
+	s.running.Lock()
+	defer s.running.Unlock()
+	idle := make(chan struct{})
+	if s.running.count == 0 {
+		close(idle)
+		return idle
+	}
+	if s.running.idle == nil {
+		s.running.idle = idle
+	}
+	return s.running.idle
 }
 
 // exchange is one request on its way through the ten steps.
@@ -142,6 +175,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // accept: the request is counted, gets an audit id and a record.
 func (s *Server) accept(w http.ResponseWriter, r *http.Request) *exchange {
+	s.running.add(1)
 	x := &exchange{Server: s, w: &writer{ResponseWriter: w}, r: r, record: &trace.Record{}}
 	x.record.Begin(time.Now())
 	x.record.Method, x.record.Path, x.record.Agent = r.Method, r.URL.RequestURI(), r.UserAgent()
@@ -307,4 +341,5 @@ func (x *exchange) finish() {
 		x.Metrics.Done(x.record)
 	}
 	x.Ring.Add(x.record)
+	x.running.add(-1)
 }

@@ -92,10 +92,16 @@ func (s *Server) Run(ctx context.Context, listener net.Listener, ready func()) e
 		s.front.Drain()
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		defer cancel()
-		if err := front.Shutdown(drain); err != nil {
-			return front.Close()
+		stopped := make(chan struct{})
+		go func() {
+			_ = front.Shutdown(drain) // what it could not end, Close ends
+			close(stopped)
+		}()
+		select {
+		case <-stopped:
+		case <-s.front.Idle(): // connections that carry nothing need not be waited for
 		}
-		return nil
+		return front.Close()
 	})
 	err := group.Wait()
 	end()
