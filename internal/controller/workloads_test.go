@@ -189,8 +189,8 @@ func (c *cluster) images() (images []string) {
 func TestDeployment(t *testing.T) {
 	run(t, addRollouts, func(c *cluster) {
 		deployments := c.client.AppsV1().Deployments("a")
-		d := must[*appsv1.Deployment](t)(deployments.Create(c.ctx, deployment(8, appsv1.RollingUpdateDeploymentStrategyType), metav1.CreateOptions{}))
-		d = c.rollOut(8, 0)
+		must[*appsv1.Deployment](t)(deployments.Create(c.ctx, deployment(8, appsv1.RollingUpdateDeploymentStrategyType), metav1.CreateOptions{}))
+		d := c.rollOut(8, 0)
 		for i, image := range []string{"two", "three", "four", "one"} {
 			d.Spec.Template.Spec.Containers[0].Image = image
 			must[*appsv1.Deployment](t)(deployments.Update(c.ctx, d, metav1.UpdateOptions{}))
