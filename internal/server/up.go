@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/timonel/timonel/internal/controller"
@@ -243,6 +244,9 @@ func (u *up) screen(ctx context.Context, start time.Time) {
 		return
 	}
 	u.say("\nThe cluster is up after %s. In another terminal:\n", took(start))
+	if dir := programDir(); dir != "" {
+		u.say("  export PATH=%s:$PATH", dir)
+	}
 	u.say("  export KUBECONFIG=%s", filepath.Join(u.DataDir, AdminKubeconfig))
 	u.say("  kubectl get nodes")
 	if u.node != nil && len(u.node.Images) > 0 {
@@ -250,6 +254,19 @@ func (u *up) screen(ctx context.Context, start time.Time) {
 		u.say("  timonel trace pod hello")
 	}
 	u.say("\nCtrl-C ends it; containers go on running and are found again at the next start.")
+}
+
+// programDir is where the program is, unless that is where shells look anyway.
+func programDir() string {
+	program, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	dir := filepath.Dir(program)
+	if slices.Contains([]string{"/bin", "/usr/bin", "/usr/local/bin", "/sbin", "/usr/sbin", "/usr/local/sbin"}, dir) {
+		return ""
+	}
+	return dir
 }
 
 func (u *up) waitForNode(ctx context.Context) bool {
