@@ -152,10 +152,7 @@ func matchNamespace(c *Call, obj object.Object) error {
 
 // own records the writer in managedFields.
 func (e *Engine) own(c *Call, old, obj object.Object, manager string) {
-	if manager == "" {
-		manager = c.Manager
-	}
-	e.owners(c).Update(old, obj, manager, e.Now())
+	e.owners(c).Update(old, obj, c.managerOr(manager), e.Now())
 }
 
 // change runs mutating admission. What it changes belongs to no manager.

@@ -131,6 +131,14 @@ type Call struct {
 	MayCreate func(ctx context.Context) error
 }
 
+// managerOr is the field manager of a write that names one, or does not.
+func (c *Call) managerOr(named string) string {
+	if named != "" {
+		return named
+	}
+	return c.Manager
+}
+
 // Warn adds a text to the Warning headers of the answer.
 func (c *Call) Warn(texts ...string) { c.warnings = append(c.warnings, texts...) }
 

@@ -153,13 +153,9 @@ func (e *Engine) writeScale(ctx context.Context, c *Call, o writeOptions, transf
 			return nil, apierrors.NewConflict(c.Definition.GroupResource(), c.Name, errModified)
 		}
 		if !o.owned {
-			manager := o.manager
-			if manager == "" {
-				manager = c.Manager
-			}
 			scale = object.Copy(scale)
 			scale.ManagedFields = nil
-			scaleOwners.Update(now, scale, manager, e.Now())
+			scaleOwners.Update(now, scale, c.managerOr(o.manager), e.Now())
 		}
 		owners, err := paths.FromScale(old.GetManagedFields(), scale.ManagedFields, apiVersion)
 		if err != nil {

@@ -133,21 +133,14 @@ func (x *exchange) list(c *engine.Call) error {
 	return x.sendList(page, f)
 }
 
-func (x *exchange) create(c *engine.Call) error {
+// write is what the writing verbs have in common: the format of the answer is settled first, then do
+// writes, then the result is sent with its warnings.
+func (x *exchange) write(c *engine.Call, do func() (engine.Result, error)) error {
 	f, err := x.negotiate(codec.Offer{Views: true})
 	if err != nil {
 		return err
 	}
-	options, err := x.createOptions()
-	if err != nil {
-		return err
-	}
-	b, err := x.body()
-	if err != nil {
-		return err
-	}
-	c.Strictness = strictness(options.FieldValidation)
-	result, err := x.Engine.Create(x.ctx, c, b, options)
+	result, err := do()
 	if err != nil {
 		return err
 	}
@@ -155,26 +148,34 @@ func (x *exchange) create(c *engine.Call) error {
 	return x.sendResult(result, f)
 }
 
+func (x *exchange) create(c *engine.Call) error {
+	return x.write(c, func() (result engine.Result, err error) {
+		options, err := x.createOptions()
+		if err != nil {
+			return result, err
+		}
+		b, err := x.body()
+		if err != nil {
+			return result, err
+		}
+		c.Strictness = strictness(options.FieldValidation)
+		return x.Engine.Create(x.ctx, c, b, options)
+	})
+}
+
 func (x *exchange) update(c *engine.Call) error {
-	f, err := x.negotiate(codec.Offer{Views: true})
-	if err != nil {
-		return err
-	}
-	options, err := x.updateOptions()
-	if err != nil {
-		return err
-	}
-	b, err := x.body()
-	if err != nil {
-		return err
-	}
-	c.Strictness = strictness(options.FieldValidation)
-	result, err := x.Engine.Update(x.ctx, c, b, options)
-	if err != nil {
-		return err
-	}
-	x.warnings(c)
-	return x.sendResult(result, f)
+	return x.write(c, func() (result engine.Result, err error) {
+		options, err := x.updateOptions()
+		if err != nil {
+			return result, err
+		}
+		b, err := x.body()
+		if err != nil {
+			return result, err
+		}
+		c.Strictness = strictness(options.FieldValidation)
+		return x.Engine.Update(x.ctx, c, b, options)
+	})
 }
 
 func (x *exchange) patch(c *engine.Call) error {
@@ -182,25 +183,18 @@ func (x *exchange) patch(c *engine.Call) error {
 	if err != nil {
 		return err
 	}
-	f, err := x.negotiate(codec.Offer{Views: true})
-	if err != nil {
-		return err
-	}
-	b, err := x.readBody()
-	if err != nil {
-		return err
-	}
-	options, err := x.patchOptions(patchType)
-	if err != nil {
-		return err
-	}
-	c.Strictness = strictness(options.FieldValidation)
-	result, err := x.Engine.Patch(x.ctx, c, patchType, b, options)
-	if err != nil {
-		return err
-	}
-	x.warnings(c)
-	return x.sendResult(result, f)
+	return x.write(c, func() (result engine.Result, err error) {
+		b, err := x.readBody()
+		if err != nil {
+			return result, err
+		}
+		options, err := x.patchOptions(patchType)
+		if err != nil {
+			return result, err
+		}
+		c.Strictness = strictness(options.FieldValidation)
+		return x.Engine.Patch(x.ctx, c, patchType, b, options)
+	})
 }
 
 // patchType is the kind of patch, by the Content-Type.
@@ -225,20 +219,13 @@ func (x *exchange) patchType() (types.PatchType, error) {
 }
 
 func (x *exchange) delete(c *engine.Call) error {
-	f, err := x.negotiate(codec.Offer{Views: true})
-	if err != nil {
-		return err
-	}
-	options, err := x.deleteOptions()
-	if err != nil {
-		return err
-	}
-	result, err := x.Engine.Delete(x.ctx, c, *options)
-	if err != nil {
-		return err
-	}
-	x.warnings(c)
-	return x.sendResult(result, f)
+	return x.write(c, func() (result engine.Result, err error) {
+		options, err := x.deleteOptions()
+		if err != nil {
+			return result, err
+		}
+		return x.Engine.Delete(x.ctx, c, *options)
+	})
 }
 
 func (x *exchange) deleteCollection(c *engine.Call) error {
