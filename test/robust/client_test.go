@@ -146,7 +146,7 @@ func (c *client) do(ctx context.Context, op operation) (answered bool) {
 	var body map[string]any
 	if op.Verb != read && op.Verb != remove {
 		c.next++
-		op.Value = fmt.Sprintf("v=%d.%d=", c.id, c.next)
+		op.Value = newValue(c.id, c.next)
 		meta := map[string]any{"name": op.Name}
 		if op.Expect != 0 {
 			meta["resourceVersion"] = strconv.FormatInt(op.Expect, 10)

@@ -94,6 +94,7 @@ type cluster struct {
 	etcd     *process
 	etcdURL  string
 	servers  []*process
+	links    []*link // of each server to etcd
 	urls     []string
 	client   *clientv3.Client
 	requests *http.Client // of the test itself
@@ -147,10 +148,11 @@ func startCluster(t *testing.T, n int) *cluster {
 	}
 	for i := range n {
 		url := "https://127.0.0.1:" + ports[2+i]
+		link := newLink(t, "127.0.0.1:"+ports[0])
 		s := &process{
 			name: fmt.Sprintf("server %d", i), output: filepath.Join(dir, fmt.Sprintf("server%d.log", i)),
 			command: []string{
-				program, "apiserver", "--data-dir", filepath.Join(dir, fmt.Sprintf("server%d", i)), "--etcd-servers", c.etcdURL,
+				program, "apiserver", "--data-dir", filepath.Join(dir, fmt.Sprintf("server%d", i)), "--etcd-servers", "http://" + link.address(),
 				"--bind-address", "127.0.0.1", "--secure-port", ports[2+i], "--token-auth-file", tokens, "--endpoint-reconciler-type", "none",
 			},
 			check: func() error { return c.get(url+"/readyz", nil) },
@@ -162,7 +164,7 @@ func startCluster(t *testing.T, n int) *cluster {
 		if err := s.ready(); err != nil {
 			t.Fatal(err)
 		}
-		c.servers, c.urls = append(c.servers, s), append(c.urls, url)
+		c.servers, c.links, c.urls = append(c.servers, s), append(c.links, link), append(c.urls, url)
 	}
 	body := []byte(`{"metadata":{"name":"` + namespace + `"}}`)
 	r, err := c.request(t.Context(), "POST", c.urls[0]+"/api/v1/namespaces", body)

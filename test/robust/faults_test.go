@@ -27,28 +27,40 @@ func newFaults(t *testing.T, c *cluster, h *history, dice *rand.Rand) *faults {
 // run makes one fault after the other, with pauses in which all is well, until ctx is done.
 func (f *faults) run(ctx context.Context) {
 	for f.pause(ctx, 300, 1500) {
-		server := f.cluster.servers[f.dice.IntN(len(f.cluster.servers))]
+		i := f.dice.IntN(len(f.cluster.servers))
+		server, link := f.cluster.servers[i], f.cluster.links[i]
 		switch n := f.dice.IntN(100); {
-		case n < 30:
+		case n < 22:
 			f.count("server killed")
 			server.kill()
 			f.pause(ctx, 0, 500)
 			f.restart(server)
-		case n < 50:
+		case n < 37:
 			f.count("server paused")
 			server.signal(syscall.SIGSTOP)
 			f.pause(ctx, 100, 3000)
 			server.signal(syscall.SIGCONT)
-		case n < 65:
+		case n < 50:
 			f.count("etcd killed")
 			f.cluster.etcd.kill()
 			f.pause(ctx, 0, 500)
 			f.restart(f.cluster.etcd)
-		case n < 80:
+		case n < 62:
 			f.count("etcd paused")
 			f.cluster.etcd.signal(syscall.SIGSTOP)
 			f.pause(ctx, 100, 3000)
 			f.cluster.etcd.signal(syscall.SIGCONT)
+		case n < 72:
+			f.count("connections cut")
+			link.cut()
+		case n < 82:
+			f.count("network silent")
+			heard := link.silence()
+			f.pause(ctx, 100, 4000)
+			heard()
+		case n < 90:
+			f.count("defragmented")
+			f.defragment(ctx)
 		default:
 			f.count("compacted")
 			f.compact(ctx)
@@ -80,6 +92,15 @@ func (f *faults) compact(ctx context.Context) {
 	_, err := f.cluster.client.Compact(ctx, at)
 	if err != nil && !strings.Contains(err.Error(), "compacted") && ctx.Err() == nil {
 		f.t.Logf("compact: %v", err)
+	}
+}
+
+// defragment rewrites etcd's file, while which it answers nobody.
+func (f *faults) defragment(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if _, err := f.cluster.client.Defragment(ctx, f.cluster.etcdURL); err != nil && ctx.Err() == nil {
+		f.t.Logf("defragment: %v", err)
 	}
 }
 

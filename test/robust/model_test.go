@@ -18,9 +18,13 @@ import (
 func checkOperations(t *testing.T, all []operation, h *history) {
 	t.Helper()
 	events := h.events()
-	byRevision, byValue := map[int64]change{}, map[string]change{}
+	type place struct {
+		revision int64
+		name     string
+	}
+	byPlace, byValue := map[place]change{}, map[string]change{}
 	for _, e := range events {
-		byRevision[e.Revision] = e
+		byPlace[place{e.Revision, e.Name}] = e
 		if e.Value != "" {
 			if other, twice := byValue[e.Value]; twice {
 				t.Errorf("one write, two revisions: %s was stored at %d and at %d", e.Value, other.Revision, e.Revision)
@@ -37,7 +41,7 @@ func checkOperations(t *testing.T, all []operation, h *history) {
 		case op.Value != "" && op.Outcome != done && op.Outcome != unknown && ok:
 			t.Errorf("%+v was refused and is in etcd at %d", op, stored.Revision)
 		case op.Verb == read && op.Outcome == done:
-			if e := byRevision[op.Revision]; e.Value != op.Got || e.Name != op.Name {
+			if e := byPlace[place{op.Revision, op.Name}]; e.Value != op.Got {
 				t.Errorf("%+v: etcd has %+v at that revision", op, e)
 			}
 		}
@@ -45,7 +49,7 @@ func checkOperations(t *testing.T, all []operation, h *history) {
 
 	var history []porcupine.Operation
 	for _, op := range all {
-		in := input{op: op, expect: byRevision[op.Expect].Value}
+		in := input{op: op, expect: byPlace[place{op.Expect, op.Name}].Value}
 		back := op.Back
 		if op.Outcome == unknown {
 			e, stored := byValue[op.Value]

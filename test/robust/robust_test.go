@@ -1,5 +1,5 @@
 // Package robust_test lets random clients loose on several API servers that share one etcd, while servers and etcd are killed
-// (kill -9), paused (SIGSTOP) and compacted, and then checks what everybody saw against what etcd holds.
+// (kill -9), paused (SIGSTOP), cut off, compacted and defragmented, and then checks what everybody saw against what etcd holds.
 //
 // Promises that are checked: writes and consistent reads are linearizable; an acknowledged write is never lost; a list is
 // the state of one revision; watches are Ordered, Unique, Atomic, Reliable, Resumable and Bookmarkable (see watch_test.go).
@@ -51,6 +51,7 @@ func TestRobust(t *testing.T) {
 	for i := range writers {
 		clients.Go(func() { newClient(c, log, i, dice(uint64(i))).run(load) })
 	}
+	clients.Go(func() { (&pair{cluster: c, log: log, id: writers, dice: dice(writers)}).run(load) })
 	watching, stopWatching := context.WithCancel(t.Context())
 	defer stopWatching()
 	var streams sync.WaitGroup

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -193,107 +194,189 @@ func (w *watcher) stream(ctx context.Context, server int, from int64) int64 {
 //
 //	Ordered       revisions of events grow
 //	Unique        no change is told twice, also by different streams
-//	Atomic        the changes of one revision come together
+//	Atomic        the changes of one revision come together: a stream that tells one tells the others before anything else
 //	Reliable      no change is left out up to the last that was told
 //	Resumable     a stream that resumes tells only later changes, and all of them
 //	Bookmarkable  after a bookmark all changes up to its revision have been told, and none is told later
-func (w *watcher) check(h *history) (problems []string) {
+func (w *watcher) check(h *history) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	events := h.events()
-	bad := func(guarantee, format string, args ...any) {
-		if len(problems) < 20 {
-			problems = append(problems, guarantee+": "+fmt.Sprintf(format, args...))
-		}
-	}
-	next := 0              // index in events of the first change that was not told yet
-	var told, marked int64 // revision of the last event; of the last bookmark
-	var resumed bool
-	skipTo := func(revision int64) {
-		for next < len(events) && events[next].Revision <= revision {
-			next++
-		}
-	}
+	c := watchCheck{transactions: transactions(h.events())}
 	for _, s := range w.all {
 		switch s.What {
 		case "list":
-			if s.Revision < told {
-				bad("Ordered", "a list went back from revision %d to %d", told, s.Revision)
-			}
-			next, told, marked = 0, s.Revision, s.Revision
-			skipTo(s.Revision)
-			want := state(events, s.Revision)
-			for name, e := range want {
-				if s.State[name] != e.Revision {
-					bad("Reliable", "a list at %d has %s at %d, not at %d", s.Revision, name, s.State[name], e.Revision)
-				}
-			}
-			if len(s.State) != len(want) {
-				bad("Reliable", "a list at %d has %d objects, not %d", s.Revision, len(s.State), len(want))
-			}
-		case "open":
-			resumed = true
+			c.list(s)
+		case "open", "gone":
+			c.open()
 		case "bookmark":
-			if s.Revision < told || s.Revision < marked {
-				bad("Bookmarkable", "bookmark %d of server %d after revision %d", s.Revision, s.Server, max(told, marked))
-			}
-			if next < len(events) && events[next].Revision <= s.Revision {
-				bad("Bookmarkable", "bookmark %d of server %d, but %+v was not told", s.Revision, s.Server, events[next])
-				skipTo(s.Revision)
-			}
-			marked = s.Revision
+			c.bookmark(s)
 		case "event":
-			guarantee := "Reliable"
-			if resumed {
-				guarantee = "Resumable"
-			}
-			switch {
-			case s.Revision == told:
-				bad("Unique", "%s of %s at %d was told again by server %d", s.Type, s.Name, s.Revision, s.Server)
-				continue
-			case s.Revision < told:
-				bad("Ordered", "%s of %s at %d by server %d after %d", s.Type, s.Name, s.Revision, s.Server, told)
-				continue
-			case s.Revision <= marked:
-				bad("Bookmarkable", "%s of %s at %d by server %d after bookmark %d", s.Type, s.Name, s.Revision, s.Server, marked)
-			}
-			for next < len(events) && events[next].Revision < s.Revision {
-				bad(guarantee, "server %d left out %+v before %d", s.Server, events[next], s.Revision)
-				next++
-			}
-			if next == len(events) || events[next].Revision != s.Revision {
-				bad("Reliable", "%s of %s at %d by server %d is not in etcd", s.Type, s.Name, s.Revision, s.Server)
-				continue
-			}
-			e := events[next]
-			next++
-			if next < len(events) && events[next].Revision == s.Revision {
-				bad("Atomic", "revision %d changes several objects, which this check does not expect", s.Revision)
-			}
-			want := "MODIFIED"
-			switch {
-			case e.Value == "":
-				want = "DELETED"
-			case e.Created:
-				want = "ADDED"
-			}
-			if s.Type != want || s.Name != e.Name || want != "DELETED" && s.Value != e.Value {
-				bad("Reliable", "server %d told %s of %s %s at %d, etcd has %+v", s.Server, s.Type, s.Name, s.Value, s.Revision, e)
-			}
-			told, resumed = s.Revision, false
+			c.event(s)
 		}
 	}
-	return problems
+	return c.problems
+}
+
+// transaction is all changes of one revision, by name.
+type transaction struct {
+	revision int64
+	changes  map[string]change
+}
+
+func transactions(events []change) (all []transaction) {
+	for _, e := range events {
+		if len(all) == 0 || all[len(all)-1].revision != e.Revision {
+			all = append(all, transaction{e.Revision, map[string]change{}})
+		}
+		all[len(all)-1].changes[e.Name] = e
+	}
+	return all
+}
+
+// watchCheck goes through what a watcher noted.
+type watchCheck struct {
+	transactions []transaction
+	problems     []string
+
+	next    int               // index of the first transaction of which nothing was told yet
+	told    int64             // revision of the last event or list
+	marked  int64             // revision of the last bookmark or list
+	owed    map[string]change // what else happened at the revision of the last event
+	given   map[string]bool   // what was told of that revision
+	resumed bool              // a stream began after the last event
+}
+
+func (c *watchCheck) bad(guarantee, format string, args ...any) {
+	if len(c.problems) < 20 {
+		c.problems = append(c.problems, guarantee+": "+fmt.Sprintf(format, args...))
+	}
+}
+
+// skipTo leaves the transactions up to a revision behind.
+func (c *watchCheck) skipTo(revision int64) {
+	for c.next < len(c.transactions) && c.transactions[c.next].revision <= revision {
+		c.next++
+	}
+}
+
+func (c *watchCheck) list(s seen) {
+	if s.Revision < c.told {
+		c.bad("Ordered", "a list went back from revision %d to %d", c.told, s.Revision)
+	}
+	*c = watchCheck{transactions: c.transactions, problems: c.problems, told: s.Revision, marked: s.Revision}
+	want := map[string]int64{}
+	for _, t := range c.transactions {
+		if t.revision > s.Revision {
+			break
+		}
+		for name, e := range t.changes {
+			if want[name] = e.Revision; e.Value == "" {
+				delete(want, name)
+			}
+		}
+	}
+	c.skipTo(s.Revision)
+	for name, revision := range want {
+		if s.State[name] != revision {
+			c.bad("Reliable", "a list at %d has %s at %d, not at %d", s.Revision, name, s.State[name], revision)
+		}
+	}
+	if len(s.State) != len(want) {
+		c.bad("Reliable", "a list at %d has %d objects, not %d", s.Revision, len(s.State), len(want))
+	}
+}
+
+// open: a stream begins. One that was cut between two changes of a revision can't be asked for the second, for a client
+// knows only revisions.
+func (c *watchCheck) open() { c.resumed, c.owed = true, nil }
+
+// settled: something that is of a later revision is told, so nothing of the last one may be missing.
+func (c *watchCheck) settled(s seen) {
+	for name := range c.owed {
+		c.bad("Atomic", "server %d told %s %s of %d before that of %s at %d", s.Server, s.What, s.Name, s.Revision, name, c.told)
+	}
+	c.owed = nil
+}
+
+func (c *watchCheck) bookmark(s seen) {
+	c.settled(s)
+	if s.Revision < c.told || s.Revision < c.marked {
+		c.bad("Bookmarkable", "bookmark %d of server %d after revision %d", s.Revision, s.Server, max(c.told, c.marked))
+	}
+	if c.next < len(c.transactions) && c.transactions[c.next].revision <= s.Revision {
+		c.bad("Bookmarkable", "bookmark %d of server %d, but %+v was not told", s.Revision, s.Server, c.transactions[c.next])
+		c.skipTo(s.Revision)
+	}
+	c.marked = s.Revision
+}
+
+func (c *watchCheck) event(s seen) {
+	switch {
+	case s.Revision < c.told:
+		c.bad("Ordered", "%s of %s at %d by server %d after %d", s.Type, s.Name, s.Revision, s.Server, c.told)
+		return
+	case s.Revision == c.told && (c.given[s.Name] || c.given == nil):
+		c.bad("Unique", "%s of %s at %d was told again by server %d", s.Type, s.Name, s.Revision, s.Server)
+		return
+	case s.Revision == c.told && c.resumed:
+		c.bad("Resumable", "%s of %s at %d was told by server %d to one who asked for what came after", s.Type, s.Name, s.Revision, s.Server)
+		return
+	case s.Revision <= c.marked:
+		c.bad("Bookmarkable", "%s of %s at %d by server %d after bookmark %d", s.Type, s.Name, s.Revision, s.Server, c.marked)
+	}
+	if s.Revision > c.told && !c.begin(s) {
+		return
+	}
+	e, ok := c.owed[s.Name]
+	if !ok {
+		c.bad("Reliable", "%s of %s at %d by server %d is not in etcd", s.Type, s.Name, s.Revision, s.Server)
+		return
+	}
+	delete(c.owed, s.Name)
+	c.given[s.Name] = true
+	want := "MODIFIED"
+	switch {
+	case e.Value == "":
+		want = "DELETED"
+	case e.Created:
+		want = "ADDED"
+	}
+	if s.Type != want || want != "DELETED" && s.Value != e.Value {
+		c.bad("Reliable", "server %d told %s of %s %s at %d, etcd has %+v", s.Server, s.Type, s.Name, s.Value, s.Revision, e)
+	}
+	c.resumed = false
+}
+
+// begin: the first change of a revision is told. It reports whether there is such a revision.
+func (c *watchCheck) begin(s seen) bool {
+	c.settled(s)
+	guarantee := "Reliable"
+	if c.resumed {
+		guarantee = "Resumable"
+	}
+	for c.next < len(c.transactions) && c.transactions[c.next].revision < s.Revision {
+		c.bad(guarantee, "server %d left out %+v before %d", s.Server, c.transactions[c.next], s.Revision)
+		c.next++
+	}
+	if c.next == len(c.transactions) || c.transactions[c.next].revision != s.Revision {
+		c.bad("Reliable", "%s of %s at %d by server %d is not in etcd", s.Type, s.Name, s.Revision, s.Server)
+		return false
+	}
+	c.owed = maps.Clone(c.transactions[c.next].changes)
+	c.given, c.told = map[string]bool{}, s.Revision
+	c.next++
+	return true
 }
 
 // TestWatchCheck checks the checks: each guarantee that is broken is named.
 func TestWatchCheck(t *testing.T) {
-	h := &history{all: []change{{2, "a", "x", true}, {4, "a", "y", false}, {5, "b", "z", true}, {7, "a", "", false}}}
+	h := &history{all: []change{{2, "a", "x", true}, {4, "a", "y", false}, {5, "b", "z", true}, {7, "a", "", false}, {9, "b", "p", false}, {9, "c", "q", true}}}
 	event := func(kind, name, value string, revision int64) seen {
 		return seen{What: "event", Type: kind, Name: name, Value: value, Revision: revision}
 	}
 	list := seen{What: "list", Revision: 3, State: map[string]int64{"a": 2}}
 	y, z, gone := event("MODIFIED", "a", "y", 4), event("ADDED", "b", "z", 5), event("DELETED", "a", "", 7)
+	p, q := event("MODIFIED", "b", "p", 9), event("ADDED", "c", "q", 9)
 	bookmark := func(r int64) seen { return seen{What: "bookmark", Revision: r} }
 	check := func(want string, all ...seen) {
 		t.Helper()
@@ -308,7 +391,13 @@ func TestWatchCheck(t *testing.T) {
 			t.Errorf("%s is broken, and it says %v", want, problems)
 		}
 	}
-	check("", y, bookmark(4), z, bookmark(6), gone, bookmark(9))
+	check("", y, bookmark(4), z, bookmark(6), gone, bookmark(8))
+	check("", y, z, gone, q, p, bookmark(9))
+	check("", y, z, gone, p, seen{What: "open"}, bookmark(11))
+	check("Atomic", y, z, gone, p, bookmark(9))
+	check("Unique", y, z, gone, p, q, p)
+	check("Unique", y, z, gone, p, seen{What: "open"}, p)
+	check("Resumable", y, z, gone, p, seen{What: "open"}, q)
 	check("", y, seen{What: "open"}, z, seen{What: "gone"}, seen{What: "list", Revision: 8, State: map[string]int64{"b": 5}})
 	check("Ordered", y, z, y)
 	check("Unique", y, y)
