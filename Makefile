@@ -65,6 +65,10 @@ corpus: build ## replay the recorded corpus, or an area: make corpus AREA=verbs
 robust: build ## random clients against servers and an etcd that are killed and paused: make robust SEED=7 DURATION=10m
 	@cd test/robust && go test -count=1 -v -timeout 0 -run TestRobust . -args -duration $(or $(DURATION),5m) -servers $(or $(SERVERS),3) $(if $(SEED),-seed $(SEED))
 
+.PHONY: load
+load: build ## thousands of watches and many full lists of many pods under a memory limit: make load ARGS="-pods 10000"
+	@cd test/load && go test -count=1 -v -timeout 0 -tags load . $(if $(ARGS),-args $(ARGS))
+
 .PHONY: bench
 bench: build ## the fixed workloads, CPU per operation
 	@sh scripts/bench $(ARGS)
