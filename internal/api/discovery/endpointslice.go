@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
@@ -39,9 +40,12 @@ func endpointSlice() *kind.Definition {
 		Scope: kind.Namespaced, Verbs: kind.Standard,
 		New:            kind.Of[discoveryv1.EndpointSlice](),
 		Default:        kind.Default(defaultSlice),
+		PrepareCreate:  kind.Prepare(func(s *discoveryv1.EndpointSlice) { dropTopology(s, nil) }),
+		PrepareUpdate:  kind.PrepareUpdate(dropTopology),
 		Generation:     kind.Changed(sliceChanged),
-		Validate:       kind.Validate(func(s *discoveryv1.EndpointSlice) field.ErrorList { return validateSlice(s, nil) }),
+		Validate:       kind.Validate(validateNewSlice),
 		ValidateUpdate: kind.ValidateUpdate(validateSliceUpdate),
+		Warnings:       kind.Warn(warnSlice),
 		Columns: kind.Columns{
 			{Name: "AddressType", Description: doc["addressType"], Of: kind.Cell(func(s *discoveryv1.EndpointSlice) any { return string(s.AddressType) })},
 			{Name: "Ports", Description: doc["ports"], Of: kind.Cell(func(s *discoveryv1.EndpointSlice) any { return show.Some(portsOf(s), maxShown, show.Unset) })},
@@ -63,6 +67,42 @@ func defaultSlice(s *discoveryv1.EndpointSlice) {
 	}
 }
 
+// dropTopology takes out the topology of v1beta1, which v1 shows and does not write. A node that was known by its
+// host name only gets into the field for it.
+func dropTopology(s, old *discoveryv1.EndpointSlice) {
+	nodes := sets.New[string]()
+	if old != nil {
+		if equality.Semantic.DeepEqual(s.Endpoints, old.Endpoints) {
+			return
+		}
+		for _, e := range old.Endpoints {
+			if node, named := e.DeprecatedTopology[corev1.LabelHostname]; named {
+				nodes.Insert(node)
+			}
+		}
+	}
+	for i := range s.Endpoints {
+		e := &s.Endpoints[i]
+		if node := e.DeprecatedTopology[corev1.LabelHostname]; e.NodeName == nil && nodes.Has(node) && len(check.Subdomain(node)) == 0 {
+			e.NodeName = &node
+		}
+		e.DeprecatedTopology = nil
+	}
+}
+
+func warnSlice(s, _ *discoveryv1.EndpointSlice) []string {
+	if s.AddressType != discoveryv1.AddressTypeIPv4 && s.AddressType != discoveryv1.AddressTypeIPv6 {
+		return nil
+	}
+	var texts []string
+	for i, e := range s.Endpoints {
+		for k, a := range e.Addresses {
+			texts = append(texts, validation.GetWarningsForIP(field.NewPath("endpoints").Index(i).Child("addresses").Index(k), a)...)
+		}
+	}
+	return texts
+}
+
 // sliceChanged compares everything but the metadata, and the labels, which say whose slice it is.
 func sliceChanged(s, old *discoveryv1.EndpointSlice) bool {
 	a, b := *s, *old
@@ -71,16 +111,38 @@ func sliceChanged(s, old *discoveryv1.EndpointSlice) bool {
 }
 
 func validateSliceUpdate(s, old *discoveryv1.EndpointSlice) field.ErrorList {
-	errs := validateSlice(s, old)
-	if s.AddressType != old.AddressType {
-		errs = append(errs, field.Invalid(field.NewPath(addressTypeKey), nil, check.TextImmutable))
+	return check.Join(
+		validateSlice(s, old),
+		check.Fixed(s.AddressType, old.AddressType, field.NewPath(addressTypeKey)),
+		countAddresses(s.Endpoints),
+	)
+}
+
+func validateNewSlice(s *discoveryv1.EndpointSlice) field.ErrorList {
+	return check.Join(
+		validateSlice(s, nil),
+		check.RequiredOneOf(s.AddressType, field.NewPath(addressTypeKey),
+			discoveryv1.AddressTypeFQDN, discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6),
+		countAddresses(s.Endpoints),
+	)
+}
+
+func countAddresses(endpoints []discoveryv1.Endpoint) field.ErrorList {
+	var errs field.ErrorList
+	for i, e := range endpoints {
+		switch at := field.NewPath("endpoints").Index(i).Child("addresses"); {
+		case len(e.Addresses) == 0:
+			errs = append(errs, field.Required(at, ""))
+		case len(e.Addresses) > maxAddresses:
+			errs = append(errs, field.TooMany(at, len(e.Addresses), maxAddresses))
+		}
 	}
 	return errs
 }
 
+// validateSlice checks everything but the type, which is given once, and how many addresses endpoints have: both are reported last.
 func validateSlice(s, old *discoveryv1.EndpointSlice) field.ErrorList {
-	errs := check.RequiredOneOf(s.AddressType, field.NewPath(addressTypeKey),
-		discoveryv1.AddressTypeFQDN, discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6)
+	var errs field.ErrorList
 	endpoints, ports := field.NewPath("endpoints"), field.NewPath("ports")
 	if len(s.Endpoints) > maxEndpoints {
 		errs = append(errs, field.TooMany(endpoints, len(s.Endpoints), maxEndpoints))
@@ -107,12 +169,6 @@ func oldAddresses(old *discoveryv1.EndpointSlice) []string {
 func validateEndpoint(e *discoveryv1.Endpoint, kind discoveryv1.AddressType, before []string, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	addresses := at.Child("addresses")
-	switch {
-	case len(e.Addresses) == 0:
-		errs = append(errs, field.Required(addresses, ""))
-	case len(e.Addresses) > maxAddresses:
-		errs = append(errs, field.TooMany(addresses, len(e.Addresses), maxAddresses))
-	}
 	for i, a := range e.Addresses {
 		errs = append(errs, validateAddress(a, kind, before, addresses.Index(i))...)
 	}

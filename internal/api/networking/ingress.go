@@ -1,7 +1,6 @@
 package networking
 
 import (
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -10,9 +9,9 @@ import (
 	"github.com/timonel/timonel/internal/kind"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	netutils "k8s.io/utils/net"
 	"k8s.io/utils/ptr"
 )
 
@@ -95,7 +94,7 @@ func validateIngress(i, old *networkingv1.Ingress) field.ErrorList {
 	s, spec := &i.Spec, field.NewPath("spec")
 	var errs field.ErrorList
 	if len(s.Rules) == 0 && s.DefaultBackend == nil {
-		errs = append(errs, field.Invalid(spec, nil, "either `defaultBackend` or `rules` must be specified"))
+		errs = append(errs, field.Invalid(spec, s.Rules, "either `defaultBackend` or `rules` must be specified"))
 	}
 	if s.DefaultBackend != nil {
 		errs = append(errs, checkBackend(s.DefaultBackend, spec.Child("defaultBackend"))...)
@@ -126,9 +125,7 @@ func validateIngress(i, old *networkingv1.Ingress) field.ErrorList {
 func checkIngressRule(r *networkingv1.IngressRule, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if r.Host != "" {
-		if _, err := netip.ParseAddr(r.Host); err == nil {
-			errs = append(errs, field.Invalid(at.Child("host"), r.Host, "must be a DNS name, not an IP address"))
-		}
+		errs = append(errs, notIP(r.Host, at.Child("host"))...)
 		errs = append(errs, checkHost(r.Host, at.Child("host"))...)
 	}
 	if r.HTTP == nil {
@@ -139,11 +136,16 @@ func checkIngressRule(r *networkingv1.IngressRule, at *field.Path) field.ErrorLi
 		errs = append(errs, field.Required(paths, ""))
 	}
 	for i := range r.HTTP.Paths {
-		p, at := &r.HTTP.Paths[i], paths.Index(i)
-		errs = append(errs, checkHTTPPath(p, at)...)
-		errs = append(errs, checkBackend(&p.Backend, at.Child("backend"))...)
+		errs = append(errs, checkHTTPPath(&r.HTTP.Paths[i], paths.Index(i))...)
 	}
 	return errs
+}
+
+func notIP(host string, at *field.Path) field.ErrorList {
+	if netutils.ParseIPSloppy(host) == nil {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(at, host, "must be a DNS name, not an IP address")}
 }
 
 func checkHost(host string, at *field.Path) field.ErrorList {
@@ -160,11 +162,14 @@ var (
 )
 
 func checkHTTPPath(p *networkingv1.HTTPIngressPath, at *field.Path) field.ErrorList {
-	kindOf := at.Child("pathType")
 	if p.PathType == nil {
-		return field.ErrorList{field.Required(kindOf, "pathType must be specified")}
+		return field.ErrorList{field.Required(at.Child("pathType"), "pathType must be specified")}
 	}
-	at = at.Child("path")
+	return append(checkPath(p, at), checkBackend(&p.Backend, at.Child("backend"))...)
+}
+
+func checkPath(p *networkingv1.HTTPIngressPath, parent *field.Path) field.ErrorList {
+	at := parent.Child("path")
 	var errs field.ErrorList
 	switch *p.PathType {
 	case networkingv1.PathTypeExact, networkingv1.PathTypePrefix:
@@ -186,7 +191,7 @@ func checkHTTPPath(p *networkingv1.HTTPIngressPath, at *field.Path) field.ErrorL
 			errs = append(errs, field.Invalid(at, p.Path, "must be an absolute path"))
 		}
 	default:
-		errs = check.OneOf(*p.PathType, kindOf, networkingv1.PathTypeExact, networkingv1.PathTypeImplementationSpecific, networkingv1.PathTypePrefix)
+		errs = check.OneOf(*p.PathType, parent.Child("pathType"), networkingv1.PathTypeExact, networkingv1.PathTypeImplementationSpecific, networkingv1.PathTypePrefix)
 	}
 	return errs
 }
@@ -197,14 +202,9 @@ func checkBackend(b *networkingv1.IngressBackend, at *field.Path) field.ErrorLis
 	case b.Resource != nil && b.Service != nil:
 		return field.ErrorList{field.Invalid(at, "", "cannot set both resource and service backends")}
 	case b.Resource != nil:
-		at = at.Child("resource")
-		if group := ptr.Deref(b.Resource.APIGroup, ""); group != "" {
-			errs = append(errs, check.Each(at.Child("apiGroup"), group, check.Subdomain(group))...)
-		}
-		errs = append(errs, check.RequiredForm(b.Resource.Kind, at.Child("kind"), path.IsValidPathSegmentName)...)
-		return append(errs, check.RequiredForm(b.Resource.Name, at.Child("name"), path.IsValidPathSegmentName)...)
+		return checkReference(b.Resource.APIGroup, b.Resource.Kind, b.Resource.Name, true, at.Child("resource"))
 	case b.Service == nil:
-		return nil
+		return field.ErrorList{field.Invalid(at, "", "resource or service backend is required")}
 	}
 	service := at.Child("service")
 	errs = append(errs, check.RequiredForm(b.Service.Name, service.Child("name"), check.Label)...)
@@ -236,9 +236,7 @@ func validateIngressStatus(i, old *networkingv1.Ingress) field.ErrorList {
 			continue
 		}
 		errs = append(errs, check.Each(at.Index(k).Child("hostname"), a.Hostname, check.Subdomain(a.Hostname))...)
-		if _, err := netip.ParseAddr(a.Hostname); err == nil {
-			errs = append(errs, field.Invalid(at.Index(k).Child("hostname"), a.Hostname, "must be a DNS name, not an IP address"))
-		}
+		errs = append(errs, notIP(a.Hostname, at.Index(k).Child("hostname"))...)
 	}
 	return errs
 }

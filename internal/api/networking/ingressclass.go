@@ -36,7 +36,7 @@ func ingressClass() *kind.Definition {
 		Generation: kind.Changed(func(c, old *networkingv1.IngressClass) bool { return !equality.Semantic.DeepEqual(c.Spec, old.Spec) }),
 		Validate:   kind.Validate(validateIngressClass),
 		ValidateUpdate: kind.ValidateUpdate(func(c, old *networkingv1.IngressClass) field.ErrorList {
-			return append(validateIngressClass(c), check.Immutable(c.Spec.Controller, old.Spec.Controller, field.NewPath("spec", "controller"))...)
+			return append(check.Immutable(c.Spec.Controller, old.Spec.Controller, field.NewPath("spec", "controller")), validateIngressClass(c)...)
 		}),
 		Columns: kind.Columns{
 			name,
@@ -69,19 +69,32 @@ func validateIngressClass(c *networkingv1.IngressClass) field.ErrorList {
 		}
 		errs = append(errs, validation.IsDomainPrefixedPath(controller, c.Spec.Controller)...)
 	}
-	if p := c.Spec.Parameters; p != nil {
-		errs = append(errs, checkParameters(p, field.NewPath("spec", "parameters"))...)
+	p, at := c.Spec.Parameters, field.NewPath("spec", "parameters")
+	if p == nil {
+		return errs
+	}
+	errs = append(errs, checkParameters(p, at)...)
+	errs = append(errs, check.Required(p.Kind, at.Child("kind"))...)
+	return append(errs, check.Required(p.Name, at.Child("name"))...)
+}
+
+// checkReference checks a reference to an object; without required, only what is given of it.
+func checkReference(group *string, kind, name string, required bool, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if group != nil {
+		errs = append(errs, check.Each(at.Child("apiGroup"), *group, check.Subdomain(*group))...)
+	}
+	for _, part := range []struct{ name, value string }{{"kind", kind}, {"name", name}} {
+		if part.value == "" && required {
+			errs = append(errs, field.Required(at.Child(part.name), part.name+" is required"))
+		}
+		errs = append(errs, check.Form(part.value, at.Child(part.name), path.IsValidPathSegmentName)...)
 	}
 	return errs
 }
 
 func checkParameters(p *networkingv1.IngressClassParametersReference, at *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	if p.APIGroup != nil {
-		errs = append(errs, check.Each(at.Child("apiGroup"), *p.APIGroup, check.Subdomain(*p.APIGroup))...)
-	}
-	errs = append(errs, check.RequiredForm(p.Kind, at.Child("kind"), path.IsValidPathSegmentName)...)
-	errs = append(errs, check.RequiredForm(p.Name, at.Child("name"), path.IsValidPathSegmentName)...)
+	errs := checkReference(p.APIGroup, p.Kind, p.Name, false, at)
 	scope, namespace := at.Child("scope"), at.Child("namespace")
 	if p.Scope == nil {
 		return append(errs, field.Required(scope, ""))

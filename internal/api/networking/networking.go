@@ -52,14 +52,18 @@ func validateIPAddress(a *networkingv1.IPAddress) field.ErrorList {
 	if ref == nil {
 		return field.ErrorList{field.Required(at, "")}
 	}
-	errs := check.Form(ref.Group, at.Child("group"), check.Subdomain)
-	errs = append(errs, check.RequiredForm(ref.Resource, at.Child("resource"), path.IsValidPathSegmentName)...)
-	errs = append(errs, check.RequiredForm(ref.Name, at.Child("name"), path.IsValidPathSegmentName)...)
-	return append(errs, check.Form(ref.Namespace, at.Child("namespace"), path.IsValidPathSegmentName)...)
+	return check.Join(
+		check.Form(ref.Group, at.Child("group"), check.Subdomain),
+		check.Form(ref.Resource, at.Child("resource"), path.IsValidPathSegmentName),
+		check.Form(ref.Name, at.Child("name"), path.IsValidPathSegmentName),
+		check.Form(ref.Namespace, at.Child("namespace"), path.IsValidPathSegmentName),
+		check.Required(ref.Resource, at.Child("resource")),
+		check.Required(ref.Name, at.Child("name")),
+	)
 }
 
 func validateIPAddressUpdate(a, old *networkingv1.IPAddress) field.ErrorList {
-	return check.Immutable(a.Spec.ParentRef, old.Spec.ParentRef, field.NewPath("spec", "parentRef"))
+	return check.Fixed(a.Spec.ParentRef, old.Spec.ParentRef, field.NewPath("spec", "parentRef"))
 }
 
 func parentCell(a *networkingv1.IPAddress) any {

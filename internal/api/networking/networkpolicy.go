@@ -108,12 +108,20 @@ func validateNetworkPolicy(p, old *networkingv1.NetworkPolicy) field.ErrorList {
 		errs = append(errs, c.ports(r.Ports, at.Child("ports"))...)
 		errs = append(errs, c.peers(r.To, at.Child("to"))...)
 	}
-	types := spec.Child("policyTypes")
-	if len(p.Spec.PolicyTypes) > maxPolicyTypes {
-		return append(errs, field.Invalid(types, p.Spec.PolicyTypes, "may not specify more than two policyTypes"))
+	errs = append(errs, checkPolicyTypes(p.Spec.PolicyTypes, spec.Child("policyTypes"))...)
+	eachBlock(p, func(b *networkingv1.IPBlock, at *field.Path) {
+		errs = append(errs, check.Required(b.CIDR, at.Child("cidr"))...)
+	})
+	return errs
+}
+
+func checkPolicyTypes(types []networkingv1.PolicyType, at *field.Path) field.ErrorList {
+	if len(types) > maxPolicyTypes {
+		return field.ErrorList{field.Invalid(at, types, "may not specify more than two policyTypes")}
 	}
-	for i, t := range p.Spec.PolicyTypes {
-		errs = append(errs, check.OneOf(t, types.Index(i), networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress)...)
+	var errs field.ErrorList
+	for i, t := range types {
+		errs = append(errs, check.OneOf(t, at.Index(i), networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress)...)
 	}
 	return errs
 }
@@ -184,7 +192,7 @@ func (c *policyChecker) peers(peers []networkingv1.NetworkPolicyPeer, at *field.
 
 func (c *policyChecker) block(b *networkingv1.IPBlock, at *field.Path) field.ErrorList {
 	if b.CIDR == "" {
-		return field.ErrorList{field.Required(at.Child("cidr"), "")}
+		return nil
 	}
 	errs := check.CIDR(b.CIDR, at.Child("cidr"), c.known...)
 	_, whole, err := netutils.ParseCIDRSloppy(b.CIDR)

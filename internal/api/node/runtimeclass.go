@@ -19,9 +19,11 @@ func runtimeClass() *kind.Definition {
 	return &kind.Definition{
 		Group: nodev1.GroupName, Version: "v1", Kind: "RuntimeClass", Plural: "runtimeclasses",
 		Scope: kind.Cluster, Verbs: kind.Standard, CreateOnPut: true, MustMatch: true,
-		New:            kind.Of[nodev1.RuntimeClass](),
-		Default:        kind.Default(defaultRuntimeClass),
-		Validate:       kind.Validate(validateRuntimeClass),
+		New:     kind.Of[nodev1.RuntimeClass](),
+		Default: kind.Default(defaultRuntimeClass),
+		Validate: kind.Validate(func(c *nodev1.RuntimeClass) field.ErrorList {
+			return append(validateRuntimeClass(c), check.RequiredForm(c.Handler, field.NewPath("handler"), check.Label)...)
+		}),
 		ValidateUpdate: kind.ValidateUpdate(validateRuntimeClassUpdate),
 		Columns: kind.Columns{
 			{Name: "Handler", Of: kind.Cell(func(c *nodev1.RuntimeClass) any { return c.Handler })},
@@ -36,8 +38,9 @@ func defaultRuntimeClass(c *nodev1.RuntimeClass) {
 	}
 }
 
+// validateRuntimeClass checks everything but the handler, which is given once, and reported last.
 func validateRuntimeClass(c *nodev1.RuntimeClass) field.ErrorList {
-	errs := check.RequiredForm(c.Handler, field.NewPath("handler"), check.Label)
+	var errs field.ErrorList
 	if c.Overhead != nil {
 		errs = append(errs, podspec.ValidateOverhead(c.Overhead.PodFixed, field.NewPath("overhead"))...)
 	}
@@ -63,9 +66,5 @@ func validateScheduling(s *nodev1.Scheduling, path *field.Path) field.ErrorList 
 }
 
 func validateRuntimeClassUpdate(c, old *nodev1.RuntimeClass) field.ErrorList {
-	errs := validateRuntimeClass(c)
-	if c.Handler != old.Handler {
-		errs = append(errs, field.Invalid(field.NewPath("handler"), nil, check.TextImmutable))
-	}
-	return errs
+	return append(validateRuntimeClass(c), check.Fixed(c.Handler, old.Handler, field.NewPath("handler"))...)
 }

@@ -71,10 +71,10 @@ func validateRules(rules []rbacv1.PolicyRule, namespaced bool) field.ErrorList {
 			verbs = append(verbs, field.Required(at.Child("verbs"), ""))
 		}
 		if len(r.NonResourceURLs) > 0 {
-			switch {
-			case namespaced:
+			if namespaced {
 				errs = append(errs, field.Invalid(at.Child("nonResourceURLs"), r.NonResourceURLs, "namespaced rules cannot apply to non-resource URLs"))
-			case len(r.APIGroups) > 0 || len(r.Resources) > 0 || len(r.ResourceNames) > 0:
+			}
+			if len(r.APIGroups) > 0 || len(r.Resources) > 0 || len(r.ResourceNames) > 0 {
 				errs = append(errs, field.Invalid(at.Child("nonResourceURLs"), r.NonResourceURLs, "rules cannot apply to both regular resources and non-resource URLs"))
 			}
 			continue
@@ -138,26 +138,21 @@ func validateBinding(ref *rbacv1.RoleRef, subjects []rbacv1.Subject, namespaced 
 	} else {
 		errs = append(errs, check.OneOf(ref.Kind, at.Child("kind"), "ClusterRole")...)
 	}
-	var name field.ErrorList
-	if ref.Name == "" {
-		name = check.Required(ref.Name, at.Child("name"))
-	} else {
-		errs = append(errs, check.Each(at.Child("name"), ref.Name, path.IsValidPathSegmentName(ref.Name))...)
-	}
+	errs = append(errs, check.Form(ref.Name, at.Child("name"), path.IsValidPathSegmentName)...)
 	for i := range subjects {
 		errs = append(errs, validateSubject(&subjects[i], namespaced, field.NewPath("subjects").Index(i))...)
 	}
-	return append(errs, name...) // Parity: a missing role name is reported last
+	for i := range subjects { // Parity: missing names are reported last
+		errs = append(errs, check.Required(subjects[i].Name, field.NewPath("subjects").Index(i).Child("name"))...)
+	}
+	return append(errs, check.Required(ref.Name, at.Child("name"))...)
 }
 
 func validateSubject(s *rbacv1.Subject, namespaced bool, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	errs = append(errs, check.Required(s.Name, at.Child("name"))...)
 	switch s.Kind {
 	case rbacv1.ServiceAccountKind:
-		if s.Name != "" {
-			errs = append(errs, check.Each(at.Child("name"), s.Name, check.SubdomainName(s.Name, false))...)
-		}
+		errs = append(errs, check.Form(s.Name, at.Child("name"), check.Subdomain)...)
 		if s.APIGroup != "" {
 			errs = append(errs, field.NotSupported(at.Child("apiGroup"), s.APIGroup, []string{""}))
 		}

@@ -108,6 +108,5 @@ func validatePriorityClassUpdate(c, old *schedulingv1.PriorityClass) field.Error
 	if c.Value != old.Value {
 		errs = append(errs, field.Forbidden(field.NewPath("value"), "may not be changed in an update."))
 	}
-	errs = append(errs, checkPreemption(c)...)
 	return append(errs, check.Immutable(c.PreemptionPolicy, old.PreemptionPolicy, field.NewPath("preemptionPolicy"))...)
 }

@@ -126,6 +126,7 @@ func checkTokenRequests(requests []storagev1.TokenRequest, path *field.Path) fie
 		at := path.Index(i)
 		if seen[t.Audience] {
 			errs = append(errs, field.Duplicate(at.Child("audience"), t.Audience))
+			continue
 		}
 		seen[t.Audience] = true
 		if t.ExpirationSeconds == nil {

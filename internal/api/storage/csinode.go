@@ -63,15 +63,22 @@ func validateCSINode(n *storagev1.CSINode) field.ErrorList {
 			errs = append(errs, field.Duplicate(at.Child("name"), d.Name))
 		}
 		seen[d.Name] = true
-		keys := at.Child("topologyKeys")
-		errs = append(errs, check.Once(d.TopologyKeys, func(k string) string { return k }, func(int) *field.Path { return keys })...)
-		for _, key := range d.TopologyKeys {
-			if key == "" {
-				errs = append(errs, field.Required(keys, ""))
-				continue
-			}
-			errs = append(errs, check.Each(keys, key, check.QualifiedName(key))...)
+		errs = append(errs, checkTopologyKeys(d.TopologyKeys, at)...)
+	}
+	return errs
+}
+
+// checkTopologyKeys reports what is wrong with keys at the driver that has them.
+func checkTopologyKeys(keys []string, driver *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	seen := map[string]bool{}
+	for _, key := range keys {
+		errs = append(errs, check.Required(key, driver)...)
+		if seen[key] {
+			errs = append(errs, field.Duplicate(driver, key))
 		}
+		seen[key] = true
+		errs = append(errs, check.Each(driver, keys, check.QualifiedName(key))...)
 	}
 	return errs
 }

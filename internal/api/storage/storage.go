@@ -5,10 +5,11 @@
 package storage
 
 import (
+	"strings"
+
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/kind"
 	storagev1 "k8s.io/api/storage/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -26,6 +27,9 @@ func Definitions() []*kind.Definition {
 		csiDriver(), csiNode(), csiStorageCapacity(), storageClass(), volumeAttachment(), volumeAttributesClass(),
 	}
 }
+
+// driverForm is the form of the name by which a class calls its driver.
+func driverForm(name string) []string { return check.QualifiedName(strings.ToLower(name)) }
 
 // checkParameters checks what a class tells its driver.
 func checkParameters(parameters map[string]string, required bool) field.ErrorList {
@@ -48,12 +52,4 @@ func checkParameters(parameters map[string]string, required bool) field.ErrorLis
 		errs = append(errs, field.TooLong(path, "", maxParametersSize))
 	}
 	return errs
-}
-
-// keep wants a field that never changes; the answer does not quote its value.
-func keep(value, old any, path *field.Path) field.ErrorList {
-	if equality.Semantic.DeepEqual(value, old) {
-		return nil
-	}
-	return field.ErrorList{field.Invalid(path, nil, check.TextImmutable)}
 }

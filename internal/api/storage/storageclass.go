@@ -1,15 +1,15 @@
 package storage
 
 import (
-	"strings"
+	"maps"
 
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/api/show"
 	"github.com/timonel/timonel/internal/kind"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 )
@@ -51,11 +51,9 @@ func defaultStorageClass(c *storagev1.StorageClass) {
 }
 
 func validateStorageClass(c *storagev1.StorageClass) field.ErrorList {
-	errs := check.RequiredForm(c.Provisioner, field.NewPath("provisioner"), func(name string) []string {
-		return check.QualifiedName(strings.ToLower(name))
-	})
+	errs := check.Form(c.Provisioner, field.NewPath("provisioner"), driverForm)
 	errs = append(errs, checkParameters(c.Parameters, false)...)
-	if c.ReclaimPolicy != nil {
+	if c.ReclaimPolicy != nil && *c.ReclaimPolicy != "" {
 		errs = append(errs, check.OneOf(*c.ReclaimPolicy, field.NewPath("reclaimPolicy"), corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeReclaimRetain)...)
 	}
 	mode := field.NewPath("volumeBindingMode")
@@ -64,7 +62,8 @@ func validateStorageClass(c *storagev1.StorageClass) field.ErrorList {
 	} else {
 		errs = append(errs, check.OneOf(*c.VolumeBindingMode, mode, storagev1.VolumeBindingImmediate, storagev1.VolumeBindingWaitForFirstConsumer)...)
 	}
-	return append(errs, checkTopologies(c.AllowedTopologies, field.NewPath("allowedTopologies"))...)
+	errs = append(errs, checkTopologies(c.AllowedTopologies, field.NewPath("allowedTopologies"))...)
+	return append(errs, check.Required(c.Provisioner, field.NewPath("provisioner"))...)
 }
 
 func checkTopologies(terms []corev1.TopologySelectorTerm, path *field.Path) field.ErrorList {
@@ -82,13 +81,20 @@ func checkTopologies(terms []corev1.TopologySelectorTerm, path *field.Path) fiel
 			keys[e.Key] = true
 		}
 		for _, earlier := range terms[:i] {
-			if equality.Semantic.DeepEqual(earlier, term) {
+			if maps.EqualFunc(valuesByKey(earlier), valuesByKey(term), sets.Set[string].Equal) {
 				errs = append(errs, field.Duplicate(expressions, ""))
-				break
 			}
 		}
 	}
 	return errs
+}
+
+func valuesByKey(term corev1.TopologySelectorTerm) map[string]sets.Set[string] {
+	all := make(map[string]sets.Set[string], len(term.MatchLabelExpressions))
+	for _, e := range term.MatchLabelExpressions {
+		all[e.Key] = sets.New(e.Values...)
+	}
+	return all
 }
 
 func checkTopologyValues(values []string, path *field.Path) field.ErrorList {
@@ -100,8 +106,8 @@ func checkTopologyValues(values []string, path *field.Path) field.ErrorList {
 
 func validateStorageClassUpdate(c, old *storagev1.StorageClass) field.ErrorList {
 	errs := validateStorageClass(c)
-	errs = append(errs, keep(c.Provisioner, old.Provisioner, field.NewPath("provisioner"))...)
-	errs = append(errs, keep(c.Parameters, old.Parameters, field.NewPath("parameters"))...)
-	errs = append(errs, keep(c.ReclaimPolicy, old.ReclaimPolicy, field.NewPath("reclaimPolicy"))...)
-	return append(errs, keep(c.VolumeBindingMode, old.VolumeBindingMode, field.NewPath("volumeBindingMode"))...)
+	errs = append(errs, check.Fixed(c.Provisioner, old.Provisioner, field.NewPath("provisioner"))...)
+	errs = append(errs, check.Fixed(c.Parameters, old.Parameters, field.NewPath("parameters"))...)
+	errs = append(errs, check.Fixed(c.ReclaimPolicy, old.ReclaimPolicy, field.NewPath("reclaimPolicy"))...)
+	return append(errs, check.Fixed(c.VolumeBindingMode, old.VolumeBindingMode, field.NewPath("volumeBindingMode"))...)
 }

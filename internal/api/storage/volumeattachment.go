@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"unicode/utf8"
+
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/kind"
 	storagev1 "k8s.io/api/storage/v1"
@@ -25,9 +27,9 @@ func volumeAttachment() *kind.Definition {
 		New:           kind.Of[storagev1.VolumeAttachment](),
 		PrepareCreate: kind.Prepare(func(a *storagev1.VolumeAttachment) { a.Status = storagev1.VolumeAttachmentStatus{} }),
 		PrepareUpdate: kind.PrepareUpdate(func(a, old *storagev1.VolumeAttachment) { a.Status = old.Status }),
-		Validate:      kind.Validate(validateAttachment),
+		Validate:      kind.Validate(validateNewAttachment),
 		ValidateUpdate: kind.ValidateUpdate(func(a, old *storagev1.VolumeAttachment) field.ErrorList {
-			return append(validateAttachment(a), keep(a.Spec, old.Spec, field.NewPath("spec"))...)
+			return append(validateAttachment(a), check.Fixed(a.Spec, old.Spec, field.NewPath("spec"))...)
 		}),
 		ReturnsDeleted: true,
 		Columns: kind.Columns{
@@ -47,15 +49,23 @@ func volumeAttachment() *kind.Definition {
 	}
 }
 
+func validateNewAttachment(a *storagev1.VolumeAttachment) field.ErrorList {
+	errs, attacher := validateAttachment(a), field.NewPath("spec", "attacher")
+	if name := a.Spec.Source.PersistentVolumeName; name != nil {
+		errs = append(errs, check.Each(field.NewPath("spec", "source", "persistentVolumeName"), *name, check.Subdomain(*name))...)
+	}
+	errs = append(errs, check.RequiredForm(a.Spec.Attacher, attacher, content.IsDNS1123SubdomainCaseless)...)
+	if utf8.RuneCountInString(a.Spec.Attacher) > maxDriverName {
+		errs = append(errs, field.TooLongCharacters(attacher, a.Spec.Attacher, maxDriverName))
+	}
+	return errs
+}
+
+// validateAttachment checks everything but the attacher, which is given once, and reported last.
 func validateAttachment(a *storagev1.VolumeAttachment) field.ErrorList {
 	spec, status := field.NewPath("spec"), field.NewPath("status")
 	errs := checkAttachmentSource(&a.Spec.Source, spec.Child("source"))
 	errs = append(errs, check.Each(spec.Child("nodeName"), a.Spec.NodeName, check.Subdomain(a.Spec.NodeName))...)
-	attacher := spec.Child("attacher")
-	errs = append(errs, check.RequiredForm(a.Spec.Attacher, attacher, content.IsDNS1123SubdomainCaseless)...)
-	if len(a.Spec.Attacher) > maxDriverName {
-		errs = append(errs, field.TooLong(attacher, a.Spec.Attacher, maxDriverName))
-	}
 	size := 0
 	for k, v := range a.Status.AttachmentMetadata {
 		size += len(k) + len(v)
@@ -84,7 +94,7 @@ func checkAttachmentSource(s *storagev1.VolumeAttachmentSource, path *field.Path
 	// An inline volume is one of a pod that was translated for its CSI driver.
 	csi := path.Child("inlineVolumeSpec", "csi")
 	if inline.CSI == nil {
-		return field.ErrorList{field.Required(csi, "")}
+		return field.ErrorList{field.Required(csi, "has to be specified in the context of inline volumes")}
 	}
 	errs := check.RequiredForm(inline.CSI.Driver, csi.Child("driver"), content.IsDNS1123SubdomainCaseless)
 	return append(errs, check.Required(inline.CSI.VolumeHandle, csi.Child("volumeHandle"))...)

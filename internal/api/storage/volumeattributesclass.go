@@ -2,7 +2,6 @@ package storage
 
 import (
 	"maps"
-	"strings"
 
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/kind"
@@ -38,8 +37,6 @@ func volumeAttributesClass() *kind.Definition {
 }
 
 func validateAttributesClass(c *storagev1.VolumeAttributesClass) field.ErrorList {
-	errs := check.RequiredForm(c.DriverName, field.NewPath("driverName"), func(name string) []string {
-		return check.QualifiedName(strings.ToLower(name))
-	})
+	errs := check.RequiredForm(c.DriverName, field.NewPath("driverName"), driverForm)
 	return append(errs, checkParameters(c.Parameters, true)...)
 }
