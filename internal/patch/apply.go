@@ -128,7 +128,7 @@ func (o *Ownership) quickApply(live object.Object, applied *unstructured.Unstruc
 		root := found.root
 		if entry.APIVersion != o.apiVersion {
 			if root = o.rootOf(live, entry.APIVersion); root == nil {
-				return nil, false
+				return nil, false // the version is gone, or does not know what is there
 			}
 		}
 		after := editor.edit(entry.FieldsV1.GetRawBytes(), root, changes, false)
@@ -203,7 +203,7 @@ func (o *Ownership) isEmpty(live object.Object) bool {
 	return live.GetUID() == "" && live.GetName() == "" && live.GetResourceVersion() == ""
 }
 
-// rootOf is the root of the schema of another version of live.
+// rootOf is the root of the schema of another version of live, nil if live does not fit it.
 func (o *Ownership) rootOf(live object.Object, apiVersion string) *typ {
 	other, err := o.toVersion(live, apiVersion)
 	if err != nil {
@@ -211,6 +211,9 @@ func (o *Ownership) rootOf(live object.Object, apiVersion string) *typ {
 	}
 	found, ok := o.schemaOf(other, apiVersion)
 	if !ok {
+		return nil
+	}
+	if tree, ok := other.(*unstructured.Unstructured); ok && !valid(found.root, tree.Object) {
 		return nil
 	}
 	return found.root

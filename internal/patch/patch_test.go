@@ -328,7 +328,7 @@ func (h *history) strategicPart(live, next object.Object) bool {
 func (h *history) mergePart(live, next object.Object) {
 	patch := mergeDiff(asTree(live).(map[string]any), asTree(next).(map[string]any))
 	if h.mutator.chance(20) {
-		patch = mutator{rand.New(rand.NewPCG(h.mutator.Uint64(), 1))}.typed(h.schema().root, patch, 4).(map[string]any)
+		patch = mutator{rand.New(rand.NewPCG(h.mutator.Uint64(), 1))}.typed(h.schema("").root, patch, 4).(map[string]any)
 	}
 	body := []byte(dump(patch))
 	p, err := ParseMerge(body)

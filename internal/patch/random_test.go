@@ -10,9 +10,16 @@ import (
 	"time"
 
 	"github.com/timonel/timonel/internal/object"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	batchv1 "k8s.io/api/batch/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -311,6 +318,8 @@ type subject struct {
 	name    string
 	options OwnershipOptions
 	start   func() object.Object
+	// other gives the options of the same door of the kind's other version. nil: there is one version.
+	other func(OwnershipOptions) OwnershipOptions
 }
 
 func subjects(t testing.TB) []subject {
@@ -325,14 +334,43 @@ func subjects(t testing.TB) []subject {
 			u.SetGroupVersionKind(gvk)
 			return u
 		}
-		return subject{kind, OwnershipOptions{Kind: gvk, New: made, Schema: func(v string) (*Schema, bool) { return s, v == "example.com/v1" }}, func() object.Object {
+		return subject{name: kind, options: OwnershipOptions{Kind: gvk, New: made, Schema: func(v string) (*Schema, bool) { return s, v == "example.com/v1" }}, start: func() object.Object {
 			u := made().(*unstructured.Unstructured)
 			u.SetName("x")
 			u.Object["spec"] = map[string]any{"items": []any{map[string]any{"name": "a", "value": "1"}}, "set": []any{"a"}}
 			return u
 		}}
 	}
+	versions := tree("Versions", crd)
+	second, err := FromOpenAPI(secondSchema(t), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	versions.options.Schema = func(v string) (*Schema, bool) {
+		if v == "example.com/v2" {
+			return second, true
+		}
+		return crd, v == "example.com/v1"
+	}
+	versions.options.Convert = func(obj object.Object, apiVersion string) (object.Object, error) {
+		if _, known := versions.options.Schema(apiVersion); !known {
+			return nil, ErrNoVersion
+		}
+		u := object.Copy(obj).(*unstructured.Unstructured)
+		u.SetAPIVersion(apiVersion)
+		return u, nil
+	}
+	versions.other = func(o OwnershipOptions) OwnershipOptions {
+		o.Kind.Version = "v2"
+		o.New = func() object.Object {
+			u := &unstructured.Unstructured{Object: map[string]any{}}
+			u.SetGroupVersionKind(o.Kind)
+			return u
+		}
+		return o
+	}
 	return []subject{
+		versions,
 		builtin(func() *corev1.Pod { return examplePod() }),
 		builtin(func() *appsv1.Deployment {
 			pod := examplePod()
@@ -362,6 +400,16 @@ func subjects(t testing.TB) []subject {
 		builtin(func() *resourcev1.ResourceClaim {
 			return &resourcev1.ResourceClaim{ObjectMeta: metav1.ObjectMeta{Name: "x"}}
 		}),
+		named[batchv1.Job](),
+		named[batchv1.CronJob](),
+		named[autoscalingv2.HorizontalPodAutoscaler](),
+		named[admissionregistrationv1.ValidatingWebhookConfiguration](),
+		named[discoveryv1.EndpointSlice](),
+		named[networkingv1.NetworkPolicy](),
+		named[resourcev1.DeviceClass](),
+		named[certificatesv1.CertificateSigningRequest](),
+		named[rbacv1.ClusterRole](),
+		named[policyv1.PodDisruptionBudget](),
 		tree("Widget", crd),
 		tree("Free", Schemaless()),
 	}
@@ -378,13 +426,44 @@ func builtin[T any, P interface {
 	switch group {
 	case "core":
 		group = ""
-	case "networking", "resource":
+	case "networking", "resource", "discovery", "admissionregistration", "certificates", "rbac":
 		group += ".k8s.io"
 	}
-	return subject{t.Name(), OwnershipOptions{
+	return subject{name: t.Name(), options: OwnershipOptions{
 		Kind: schema.GroupVersionKind{Group: group, Version: version, Kind: t.Name()},
 		New:  func() object.Object { return P(new(T)) },
-	}, func() object.Object { return start() }}
+	}, start: func() object.Object { return start() }}
+}
+
+// named starts a history with an object that has a name and nothing else.
+func named[T any, P interface {
+	*T
+	object.Object
+}]() subject {
+	return builtin(func() P {
+		obj := P(new(T))
+		obj.SetName("x")
+		return obj
+	})
+}
+
+// secondSchema is widgetSchema as another version of the kind has it: what is a set, granular or known there
+// is an atomic list, atomic or unknown here, and the other way round.
+func secondSchema(t testing.TB) *spec.Schema {
+	root := &spec.Schema{}
+	if err := json.Unmarshal([]byte(`{"type":"object","properties":{
+		"spec":{"type":"object","properties":{
+			"items":{"type":"array","x-kubernetes-list-type":"map","x-kubernetes-list-map-keys":["name","type"],"items":{"type":"object","properties":{
+				"name":{"type":"string"},"type":{"type":"string","default":"T"},"value":{"type":"string"},"b":{"type":"integer"}}}},
+			"set":{"type":"array","items":{"type":"string"}},
+			"config":{"type":"object","additionalProperties":{"type":"string"}},
+			"b":{"type":"object","x-kubernetes-preserve-unknown-fields":true},
+			"type":{"type":"array","x-kubernetes-list-type":"set","items":{"type":"string"}},
+			"name":{"type":"number"}}},
+		"status":{"type":"object","properties":{"a":{"type":"string"},"b":{"type":"object","additionalProperties":{"type":"string"}}}}}}`), root); err != nil {
+		t.Fatal(err)
+	}
+	return root
 }
 
 func widgetSchema(t testing.TB) *spec.Schema {
