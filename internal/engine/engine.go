@@ -40,6 +40,9 @@ type Config struct {
 	// some errors.
 	Registered func(schema.GroupVersionKind) bool
 	Now        func() time.Time // default time.Now
+	// Stale reports whether what was stored at the revision, if it still is, should be stored again although it holds
+	// the same: with the encryption key that is in use now. nil: never. It is asked about writes that change nothing.
+	Stale func(ctx context.Context, key string, at storage.Revision) (bool, error)
 }
 
 // Engine serves all kinds of a catalogue.

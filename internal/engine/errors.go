@@ -32,6 +32,8 @@ func (e *Engine) storageError(err error, d *kind.Definition, name string) error 
 		return e.notFound(d, name)
 	case errors.Is(err, storage.ErrCompacted):
 		return apierrors.NewResourceExpired("The provided resource version is too old")
+	case errors.Is(err, storage.ErrTransform):
+		return apierrors.NewInternalError(err)
 	case errors.Is(err, storage.ErrTooLarge):
 		return apierrors.NewRequestEntityTooLargeError(err.Error())
 	case errors.Is(err, storage.ErrFull):

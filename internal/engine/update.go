@@ -230,6 +230,7 @@ func (e *Engine) store(ctx context.Context, c *Call, d *kind.Definition, dry boo
 	if err != nil {
 		return Result{}, err
 	}
+	key := e.key(d, c.Namespace, c.Name)
 	same, err := codec.Same(d, value, version)
 	if err != nil {
 		return Result{}, err
@@ -238,9 +239,12 @@ func (e *Engine) store(ctx context.Context, c *Call, d *kind.Definition, dry boo
 		if !fresh {
 			return Result{}, errStale
 		}
-		return result, nil
+		if stale, err := e.stale(ctx, key, version.Revision); err != nil {
+			return Result{}, e.storageError(err, d, c.Name)
+		} else if !stale {
+			return result, nil
+		}
 	}
-	key := e.key(d, c.Namespace, c.Name)
 	txn := storage.Txn{If: []storage.Condition{{Key: key, Revision: version.Revision}}}
 	companions, err := e.reserve(ctx, d, obj, old, dry, &txn)
 	if err != nil {
@@ -268,6 +272,18 @@ func (e *Engine) store(ctx context.Context, c *Call, d *kind.Definition, dry boo
 	c.sawRevision(now)
 	result.Item.Version, err = codec.Stamp(d, value, now)
 	return result, err
+}
+
+// stale reports whether what is stored at the revision should be written again although nothing changed.
+func (e *Engine) stale(ctx context.Context, key string, at storage.Revision) (bool, error) {
+	if e.Stale == nil {
+		return false, nil
+	}
+	stale, err := e.Stale(ctx, key, at)
+	if errors.Is(err, storage.ErrNotFound) {
+		return true, nil // the commit will find that out
+	}
+	return stale, err
 }
 
 // companionError keeps a conflict about the object itself, for the retry, and turns one

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -598,4 +599,43 @@ func TestStorageErrors(t *testing.T) {
 			w.expect("delete", err, want)
 		})
 	}
+}
+
+// TestStale writes an object again that did not change, because it is stored in a way that is out of date.
+func TestStale(t *testing.T) {
+	run(t, func(w *world) {
+		var asked []string
+		stale, broken := false, error(nil)
+		w.engine.Stale = func(_ context.Context, key string, at storage.Revision) (bool, error) {
+			asked = append(asked, fmt.Sprint(key, "@", at))
+			return stale, broken
+		}
+		made := w.create(w.claims, `{"metadata":{"name":"x"},"data":{"k":"v"}}`)
+		unchanged := func() Result {
+			w.Helper()
+			asked = nil
+			r, err := w.update(w.call(w.claims, "x"), w.get(w.claims, "x"))
+			if err != nil {
+				w.Fatal(err)
+			}
+			return r
+		}
+		w.quiet("an update that changes nothing", func() { unchanged() })
+		if want := []string{"/registry/configmaps/a/x@" + made.GetResourceVersion()}; !slices.Equal(asked, want) {
+			w.Errorf("asked about %q, want %q", asked, want)
+		}
+		stale = true
+		before := w.store.commits.Load()
+		if r := unchanged(); w.store.commits.Load() != before+1 || r.Item.Object.GetResourceVersion() == made.GetResourceVersion() {
+			w.Errorf("an update of what is stale: version %s", r.Item.Object.GetResourceVersion())
+		}
+		w.quiet("a dry run", func() {
+			if _, err := w.update(w.call(w.claims, "x"), w.get(w.claims, "x"), metav1.DryRunAll); err != nil {
+				w.Error(err)
+			}
+		})
+		broken = storage.ErrNoLeader
+		_, err := w.update(w.call(w.claims, "x"), w.get(w.claims, "x"))
+		w.expect("an update when it cannot be told", err, metav1.StatusReasonServerTimeout)
+	})
 }

@@ -36,6 +36,9 @@ type Entry struct {
 	Value    []byte   // never changed after it was handed out
 	Created  Revision // of the transaction that created the key
 	Modified Revision // of the transaction that wrote this value
+
+	// Err says why Value is not what was put, but what the store holds: it does not transform back. See Transform.
+	Err error
 }
 
 // ListOptions choose a page of a list.
@@ -125,6 +128,9 @@ var (
 	ErrFull      = errors.New("store is out of space")       // retriable once an operator made room
 	ErrNoLeader  = errors.New("store has no leader")         // retriable
 	ErrUnknown   = errors.New("outcome of write is unknown") // e.g. a timeout after the request was sent
+
+	// ErrTransform: a value could not be transformed, as when its encryption key is not at hand. Nothing was written.
+	ErrTransform = errors.New("value cannot be transformed")
 )
 
 // ConflictError says which condition failed and what stands there instead, so

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/timonel/timonel/internal/storage"
@@ -31,6 +32,9 @@ func (r reversed) FromStore(ctx context.Context, key string, stored []byte) ([]b
 	return back[len(mark):], err
 }
 
+func (reversed) Stale(_ string, stored []byte) bool { return !bytes.HasPrefix(stored, mark) }
+func (reversed) Leaves(key string) bool             { return strings.HasPrefix(key, "/plain/") }
+
 func TestTransformedKeepsThePromises(t *testing.T) {
 	Run(t, func(*testing.T) storage.Store { return storage.Transform(NewMemory(), reversed{}) }, Options{})
 }
@@ -43,12 +47,35 @@ func TestTransform(t *testing.T) {
 		t.Errorf("stored %q", got)
 	}
 	put(t, inner, "/bad", "plain")
-	if _, err := s.Get(t.Context(), "/bad"); err == nil {
-		t.Error("a bad value was got")
+	if _, err := s.Get(t.Context(), "/bad"); !errors.Is(err, storage.ErrTransform) {
+		t.Errorf("a bad value was got: %v", err)
 	}
 	page := list(t, s, "/", storage.ListOptions{})
 	checkKeys(t, page, "/bad", "/good")
 	if string(page.Entries[0].Value) != "plain" || string(page.Entries[1].Value) != "abc" {
 		t.Errorf("listed %+v", page.Entries)
+	}
+	if err := page.Entries[0].Err; !errors.Is(err, storage.ErrTransform) || page.Entries[1].Err != nil {
+		t.Errorf("listed with errors %v and %v", err, page.Entries[1].Err)
+	}
+}
+
+func TestStale(t *testing.T) {
+	inner := NewMemory()
+	s := storage.Transform(inner, reversed{})
+	check := func(key string, at storage.Revision, want bool) {
+		t.Helper()
+		if got, err := s.Stale(t.Context(), key, at); err != nil || got != want {
+			t.Errorf("%s at %d: stale %v, %v, want %v", key, at, got, err, want)
+		}
+	}
+	good := put(t, s, "/good", "abc")
+	bad := put(t, inner, "/bad", "plain")
+	check("/good", good, false)
+	check("/bad", bad, true)
+	check("/bad", bad-1, false) // another value stands there by now
+	check("/plain/any", put(t, inner, "/plain/any", "plain"), false)
+	if _, err := s.Stale(t.Context(), "/none", 1); !errors.Is(err, storage.ErrNotFound) {
+		t.Errorf("no key: %v", err)
 	}
 }

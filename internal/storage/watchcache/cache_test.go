@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -479,6 +481,72 @@ func TestUndecodable(t *testing.T) {
 		b, err := w.Poll()
 		if err != nil || len(b.Events) != 2 || b.Events[0].Version.Err == nil || b.Events[1].Type != Deleted || b.Events[1].Version.Revision != r {
 			t.Errorf("told %+v, %v", b, err)
+		}
+	})
+}
+
+// locked is a transformer whose key may be missing.
+type locked struct{ open atomic.Bool }
+
+func (*locked) ToStore(_ context.Context, _ string, value []byte) ([]byte, error) { return value, nil }
+func (*locked) Stale(string, []byte) bool                                         { return false }
+func (*locked) Leaves(string) bool                                                { return false }
+
+func (l *locked) FromStore(_ context.Context, key string, stored []byte) ([]byte, error) {
+	if strings.HasPrefix(key, secret) && !l.open.Load() {
+		return nil, errors.New("no key")
+	}
+	return stored, nil
+}
+
+// TestReread has values that cannot be read until a key is there.
+func TestReread(t *testing.T) {
+	bubble(t, func(t *testing.T, store *storagetest.Memory) {
+		commit(t, store, put(pods+"a/p", object{}), put(secret+"a/old", object{Data: "1"}))
+		r := commit(t, store, put(secret+"a/kept", object{Data: "2", Labels: map[string]string{"x": "y"}}))
+		var l locked
+		c, views := start(t, storage.Transform(store, &l), Options{}, pods, secret)
+		kept := func() *Version {
+			t.Helper()
+			o, ok := views[1].Get("a/kept")
+			if !ok || o.Revision != r {
+				t.Fatalf("the object is %+v", o)
+			}
+			return o
+		}
+		if o := kept(); !errors.Is(o.Err, storage.ErrTransform) || o.Blob != nil {
+			t.Errorf("without the key the object is %+v", o)
+		}
+		others, theirs := watchQuery(t, views[0], Query{}, c.Revision()), watchQuery(t, views[1], Query{}, c.Revision())
+		if err := c.Reread(t.Context()); err != nil || kept().Err == nil {
+			t.Errorf("read without the key: %v", err)
+		}
+		if _, err := theirs.Poll(); err != nil {
+			t.Errorf("nothing changed, and the watcher ends with %v", err)
+		}
+		l.open.Store(true)
+		commit(t, store, put(secret+"a/old", object{Data: "3"}))
+		synctest.Wait()
+		if err := c.Reread(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if o := kept(); o.Err != nil || string(o.Blob) != fmt.Sprintf(`%d|{"l":{"x":"y"},"d":"2"}`, r) {
+			t.Errorf("with the key the object is %+v", o)
+		}
+		if o, _ := views[1].Get("a/old"); o.Err != nil || o.Revision == r {
+			t.Errorf("what was written meanwhile is %+v", o)
+		}
+		if _, err := theirs.Poll(); !errors.Is(err, ErrExpired) {
+			t.Errorf("the watcher that missed an object: %v", err)
+		}
+		if _, err := others.Poll(); err != nil {
+			t.Errorf("a watcher of another resource: %v", err)
+		}
+		w := watchQuery(t, views[1], Query{}, c.Revision())
+		commit(t, store, del(secret+"a/kept"))
+		synctest.Wait()
+		if events, _ := drain(t, w); len(events) != 1 {
+			t.Errorf("told %q", events)
 		}
 	})
 }

@@ -141,7 +141,7 @@ func (v *View) describe(entries []storage.Entry) []*Version {
 	do := func(from, to int) {
 		for i := from; i < to; i++ {
 			e := &entries[i]
-			versions[i] = v.collection.version(e.Key, e.Key[len(v.collection.Prefix):], e.Value, e.Modified, nil)
+			versions[i] = v.collection.version(e, e.Key[len(v.collection.Prefix):], nil)
 		}
 	}
 	const worthwhile = 64

@@ -82,7 +82,7 @@ func TestChangesBeforeTheLoad(t *testing.T) {
 	v.apply([]storage.Change{change("a/p", object{Data: "old"}, 5)}, time.Now())
 	v.apply([]storage.Change{deletion("a/p", 6)}, time.Now())
 	v.apply([]storage.Change{change("a/next", object{}, 9)}, time.Now())
-	loaded := v.collection.version(pods+"a/p", "a/p", object{Data: "new"}.bytes(), 7, nil)
+	loaded := v.collection.version(&storage.Entry{Key: pods + "a/p", Value: object{Data: "new"}.bytes(), Modified: 7}, "a/p", nil)
 	if !v.install([]*Version{loaded}, 8, true, time.Now()) {
 		t.Fatal("not installed")
 	}

@@ -80,12 +80,15 @@ func (c *Collection) split(key string) (ns string) {
 	return ""
 }
 
-// version describes a stored value. prev, which may be nil, is the version before: what
-// stayed the same shares its memory.
-func (c *Collection) version(fullKey, key string, value []byte, revision storage.Revision, prev *Version) *Version {
-	d := c.describe(fullKey, value, revision)
+// version describes what is stored at key, the part of the entry's key behind the prefix. prev, which may be nil, is
+// the version before: what stayed the same shares its memory.
+func (c *Collection) version(e *storage.Entry, key string, prev *Version) *Version {
+	d := Description{Err: e.Err}
+	if e.Err == nil {
+		d = c.describe(e.Key, e.Value, e.Modified)
+	}
 	v := &Version{
-		UID: d.UID, Revision: revision, Labels: d.Labels, Fields: d.Fields, Blob: d.Blob, Err: d.Err,
+		UID: d.UID, Revision: e.Modified, Labels: d.Labels, Fields: d.Fields, Blob: d.Blob, Err: d.Err,
 	}
 	if prev != nil {
 		v.key, v.Namespace, v.Name = prev.key, prev.Namespace, prev.Name

@@ -181,7 +181,7 @@ func (v *View) applyLocked(changes []storage.Change, now time.Time) {
 		prev := e.objects.get("", key)
 		var next *Version
 		if !c.Deleted {
-			next = v.collection.version(c.Key, key, c.Value, c.Modified, prev)
+			next = v.collection.version(&c.Entry, key, prev)
 		} else if prev == nil {
 			continue
 		}
@@ -257,11 +257,7 @@ func (v *View) install(versions []*Version, revision storage.Revision, first boo
 	}
 	s := newState(&v.collection, versions, revision, labels, v.mu.epoch)
 	s.next = v.history.head.Load()
-	v.current.Store(s)
-	v.history.reset(revision)
-	v.past.forget(revision + 1)
-	v.generation.Add(1)
-	v.wakers.wakeAll()
+	v.replaceLocked(s, revision)
 	v.mu.skip = revision
 	if buffer := v.mu.buffer; len(buffer) > 0 {
 		v.mu.buffer = nil
@@ -272,4 +268,13 @@ func (v *View) install(versions []*Version, revision storage.Revision, first boo
 		close(v.ready)
 	}
 	return true
+}
+
+// replaceLocked makes a state current that no events lead to. Watchers expire.
+func (v *View) replaceLocked(s *state, floor storage.Revision) {
+	v.current.Store(s)
+	v.history.reset(floor)
+	v.past.forget(floor + 1)
+	v.generation.Add(1)
+	v.wakers.wakeAll()
 }
