@@ -75,6 +75,11 @@ func New(gitVersion, goVersion, platform string) *Requests {
 	return r
 }
 
+// Register adds what another room counts.
+func (r *Requests) Register(collectors ...prometheus.Collector) {
+	r.registry.MustRegister(collectors...)
+}
+
 // Handler serves the metrics.
 func (r *Requests) Handler() http.Handler {
 	return promhttp.HandlerFor(r.registry, promhttp.HandlerOpts{})

@@ -32,7 +32,9 @@ type Config struct {
 	EtcdCertFile, EtcdKeyFile        string
 	EtcdListen                       []string // on which embedded etcd serves etcd clients besides
 	EtcdCompaction                   time.Duration
-	EtcdUnsafeNoFsync                bool // for tests of programs that embed the server
+	EtcdUnsafeNoFsync                bool   // for tests of programs that embed the server
+	EncryptionProviderConfig         string // file
+	EncryptionProviderConfigReload   bool
 	EventTTL                         time.Duration
 	TLSCertFile, TLSKeyFile          string
 	ClientCAFile                     string
@@ -100,6 +102,8 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.EtcdKeyFile, "etcd-keyfile", c.EtcdKeyFile, "Key of the client certificate for etcd.")
 	f.StringSliceVar(&c.EtcdListen, "etcd-listen", c.EtcdListen, "Addresses on which embedded etcd serves etcd clients too, e.g. unix:///run/etcd.sock.")
 	f.DurationVar(&c.EtcdCompaction, "etcd-compaction-interval", c.EtcdCompaction, "Interval of compaction of etcd's history.")
+	f.StringVar(&c.EncryptionProviderConfig, "encryption-provider-config", c.EncryptionProviderConfig, "File with the configuration of encryption at rest (EncryptionConfiguration).")
+	f.BoolVar(&c.EncryptionProviderConfigReload, "encryption-provider-config-automatic-reload", c.EncryptionProviderConfigReload, "Read that file again when it changes. KMS plug-ins then share one health check.")
 	f.DurationVar(&c.EventTTL, "event-ttl", c.EventTTL, "How long events are kept.")
 	f.StringVar(&c.TLSCertFile, "tls-cert-file", c.TLSCertFile, "Serving certificate.")
 	f.StringVar(&c.TLSKeyFile, "tls-private-key-file", c.TLSKeyFile, "Key of the serving certificate.")
@@ -188,6 +192,9 @@ func (c Config) settle() (*settled, error) {
 		default:
 			bad("--authorization-mode %s is not supported", mode)
 		}
+	}
+	if err := c.checkEncryptionFlags(); err != nil {
+		bad("%v", err)
 	}
 	if c.DataDir == "" {
 		for flag, value := range map[string]string{

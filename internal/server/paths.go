@@ -113,6 +113,9 @@ func (s *Server) addHealth(mux *http.ServeMux) {
 		httpapi.Check{Name: "log", Probe: always, Livez: true, Readyz: true},
 		httpapi.Check{Name: "etcd", Probe: storage, Livez: true, Readyz: true},
 		httpapi.Check{Name: "etcd-readiness", Probe: storage, Readyz: true},
+	)
+	s.addEncryptionHealth()
+	s.health.Add(
 		httpapi.Check{Name: "informer-sync", Probe: s.ready, Readyz: true},
 		httpapi.Check{Name: "poststarthook/rbac/bootstrap-roles", Probe: s.ready, Readyz: true},
 	)

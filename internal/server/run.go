@@ -58,6 +58,9 @@ func (s *Server) Run(ctx context.Context, listener net.Listener, ready func()) e
 	defer end()
 	background, inner := errgroup.WithContext(stop)
 	background.Go(func() error { return s.cache.Run(inner) })
+	if s.encryption != nil {
+		background.Go(func() error { return s.runEncryption(inner) })
+	}
 
 	front := s.httpServer()
 	group.Go(func() error {

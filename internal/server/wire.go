@@ -25,6 +25,7 @@ import (
 	"github.com/timonel/timonel/internal/metrics"
 	"github.com/timonel/timonel/internal/openapi"
 	"github.com/timonel/timonel/internal/storage"
+	"github.com/timonel/timonel/internal/storage/encrypt"
 	"github.com/timonel/timonel/internal/storage/etcd"
 	"github.com/timonel/timonel/internal/storage/watchcache"
 	"github.com/timonel/timonel/internal/trace"
@@ -53,18 +54,20 @@ type Server struct {
 	Catalog     *kind.Live
 	Engine      *engine.Engine
 
-	identity  bootstrap.Identity
-	cache     *watchcache.Cache
-	front     *httpapi.Server
-	ring      *trace.Ring
-	metrics   *metrics.Requests
-	health    *httpapi.Health
-	documents *openapi.Documents
-	feeds     feeds
-	rbac      *authz.RBAC // nil: not an authorizer
-	booted    atomic.Bool
-	started   time.Time
-	port      int // bound
+	identity    bootstrap.Identity
+	encryption  *encrypt.Transformer // nil: none
+	transformed *storage.Transformed // Store, with encryption
+	cache       *watchcache.Cache
+	front       *httpapi.Server
+	ring        *trace.Ring
+	metrics     *metrics.Requests
+	health      *httpapi.Health
+	documents   *openapi.Documents
+	feeds       feeds
+	rbac        *authz.RBAC // nil: not an authorizer
+	booted      atomic.Bool
+	started     time.Time
+	port        int // bound
 }
 
 // Open puts a server together. It opens the storage, but serves nothing before Run.
@@ -90,7 +93,7 @@ func Open(ctx context.Context, config Config, node NodeIdentity) (*Server, error
 		}
 		return nil, err
 	}
-	if err := s.wire(); err != nil {
+	if err := s.wire(ctx); err != nil {
 		_ = s.Store.Close()
 		return nil, err
 	}
@@ -115,7 +118,7 @@ func (s *settled) openStore(ctx context.Context) (*etcd.Store, error) {
 }
 
 // wire makes the rooms from each other.
-func (s *Server) wire() error {
+func (s *Server) wire(ctx context.Context) error {
 	gate := &admission.Gate{}
 	authorizer := &lateAuthorizer{}
 	authenticator := &lateAuthenticator{}
@@ -125,11 +128,17 @@ func (s *Server) wire() error {
 		return err
 	}
 	s.Catalog = kind.NewLive(kind.NewCatalog(definitions...))
+	if err := s.openEncryption(ctx); err != nil {
+		return err
+	}
 	s.cache = watchcache.New(s.Store, s.EtcdPrefix+"/", watchcache.Options{Log: s.Log})
 	s.Engine = engine.New(engine.Config{
 		Catalog: s.Catalog, Store: s.Store, Cache: s.cache, Prefix: s.EtcdPrefix, Admission: gate,
 		Registered: scheme.Scheme.Recognizes,
 	})
+	if s.encryption != nil {
+		s.Engine.Stale = s.transformed.Stale
+	}
 	if authenticator.Authenticator, err = s.authenticator(); err != nil {
 		return err
 	}
