@@ -43,8 +43,8 @@ func (s *Server) openEncryption(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.transformed = storage.Transform(s.Store, s.encryption)
-	s.Store = s.transformed
+	transformed := storage.Transform(s.Store, s.encryption)
+	s.Store, s.stale = transformed, transformed.Stale
 	return nil
 }
 

@@ -54,20 +54,20 @@ type Server struct {
 	Catalog     *kind.Live
 	Engine      *engine.Engine
 
-	identity    bootstrap.Identity
-	encryption  *encrypt.Transformer // nil: none
-	transformed *storage.Transformed // Store, with encryption
-	cache       *watchcache.Cache
-	front       *httpapi.Server
-	ring        *trace.Ring
-	metrics     *metrics.Requests
-	health      *httpapi.Health
-	documents   *openapi.Documents
-	feeds       feeds
-	rbac        *authz.RBAC // nil: not an authorizer
-	booted      atomic.Bool
-	started     time.Time
-	port        int // bound
+	identity   bootstrap.Identity
+	encryption *encrypt.Transformer                                                     // nil: none
+	stale      func(ctx context.Context, key string, at storage.Revision) (bool, error) // nil: never
+	cache      *watchcache.Cache
+	front      *httpapi.Server
+	ring       *trace.Ring
+	metrics    *metrics.Requests
+	health     *httpapi.Health
+	documents  *openapi.Documents
+	feeds      feeds
+	rbac       *authz.RBAC // nil: not an authorizer
+	booted     atomic.Bool
+	started    time.Time
+	port       int // bound
 }
 
 // Open puts a server together. It opens the storage, but serves nothing before Run.
@@ -134,11 +134,8 @@ func (s *Server) wire(ctx context.Context) error {
 	s.cache = watchcache.New(s.Store, s.EtcdPrefix+"/", watchcache.Options{Log: s.Log})
 	s.Engine = engine.New(engine.Config{
 		Catalog: s.Catalog, Store: s.Store, Cache: s.cache, Prefix: s.EtcdPrefix, Admission: gate,
-		Registered: scheme.Scheme.Recognizes,
+		Registered: scheme.Scheme.Recognizes, Stale: s.stale,
 	})
-	if s.encryption != nil {
-		s.Engine.Stale = s.transformed.Stale
-	}
 	if authenticator.Authenticator, err = s.authenticator(); err != nil {
 		return err
 	}
