@@ -16,7 +16,6 @@ import (
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -35,13 +34,7 @@ type message interface {
 
 // IsTree reports whether objects of the definition are trees (custom
 // resources) rather than Go types with a protobuf form.
-func IsTree(d *kind.Definition) bool {
-	if d.Prune != nil {
-		return true
-	}
-	_, tree := d.New().(*unstructured.Unstructured)
-	return tree
-}
+func IsTree(d *kind.Definition) bool { return d.Tree() }
 
 // SetKind writes apiVersion and kind into a value before it is encoded.
 func SetKind(v runtime.Object, gvk schema.GroupVersionKind) {

@@ -17,6 +17,7 @@ import (
 	"github.com/timonel/timonel/internal/object"
 	"github.com/timonel/timonel/internal/patch"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -212,7 +213,21 @@ type Definition struct {
 	Job Job
 	// VirtualList answers get and list without storage (component statuses).
 	VirtualList func(ctx context.Context) ([]object.Object, error)
+
+	shape shape // of objects; set by Complete
 }
+
+// shape is what objects of a kind are made of.
+type shape uint8
+
+const (
+	typed shape = iota + 1 // a Go type of k8s.io/api
+	tree                   // *unstructured.Unstructured
+)
+
+// Tree reports whether objects of a completed definition are trees (custom resources) rather
+// than Go types with a protobuf form.
+func (d *Definition) Tree() bool { return d.shape == tree }
 
 // Companion is another object that is made or removed in the same transaction.
 type Companion struct {
@@ -343,6 +358,16 @@ func (d *Definition) Complete() {
 	for i := range d.Fields {
 		if d.Fields[i].Path == "" {
 			d.Fields[i].Path = d.Fields[i].Label
+		}
+	}
+	if d.shape == 0 { // else it is being served
+		d.shape = typed
+		if d.Prune != nil {
+			d.shape = tree
+		} else if d.New != nil {
+			if _, ok := d.New().(*unstructured.Unstructured); ok {
+				d.shape = tree
+			}
 		}
 	}
 }
