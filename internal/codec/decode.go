@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
+	"github.com/timonel/timonel/internal/codec/cleanjson"
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -66,14 +68,9 @@ func Decode(body []byte, media Media, target Target, strictness Strictness) (run
 		}
 		body = converted
 	}
-	got, err := typeOf(body, target)
+	obj, got, more, err := read(body, target, strictness)
 	if err != nil {
 		return nil, nil, err
-	}
-	obj := target.New()
-	more, err := unmarshal(body, obj, strictness)
-	if err != nil {
-		return nil, nil, cannotBeHandled(got, target.Kind.Kind, err)
 	}
 	if media == YAMLMedia && strictness == Warn {
 		strict = nil // duplicate keys of YAML are told by Strict alone
@@ -97,6 +94,61 @@ func Decode(body []byte, media Media, target Target, strictness Strictness) (run
 		warnings[i] = err.Error()
 	}
 	return obj, warnings, nil
+}
+
+// read decodes a JSON body of the target's kind, and returns what strictness is about.
+func read(body []byte, target Target, strictness Strictness) (runtime.Object, schema.GroupVersionKind, []error, error) {
+	obj := target.New()
+	if clean(body, obj) {
+		got, err := typeOfDecoded(obj, body, target)
+		return obj, got, nil, err
+	}
+	got, err := typeOf(body, target)
+	if err != nil {
+		return nil, got, nil, err
+	}
+	obj = target.New() // the first may be half filled
+	strict, err := unmarshal(body, obj, strictness)
+	if err != nil {
+		return nil, got, nil, cannotBeHandled(got, target.Kind.Kind, err)
+	}
+	return obj, got, strict, nil
+}
+
+// clean decodes a JSON object if there is nothing in it that unmarshal would remark on. Otherwise obj is half filled.
+func clean(doc []byte, obj runtime.Object) bool {
+	if u, tree := obj.(*unstructured.Unstructured); tree {
+		return cleanjson.Decode(doc, &u.Object)
+	}
+	return cleanjson.Decode(doc, obj)
+}
+
+// typeOfDecoded is typeOf for a body that was found clean: it looks at the object. It asks the body when
+// the object does not show for sure what is in it: keys that differ by the case of letters, or text that is no version.
+func typeOfDecoded(obj runtime.Object, body []byte, target Target) (schema.GroupVersionKind, error) {
+	var meta typeMeta
+	if u, tree := obj.(*unstructured.Unstructured); !tree {
+		meta.APIVersion, meta.Kind = obj.GetObjectKind().GroupVersionKind().ToAPIVersionAndKind()
+	} else if !otherCase(u.Object, "apiVersion", "kind") {
+		meta.APIVersion, _ = u.Object["apiVersion"].(string)
+		meta.Kind, _ = u.Object["kind"].(string)
+	}
+	if meta.APIVersion == "" || meta.Kind == "" {
+		return typeOf(body, target)
+	}
+	return target.check(body, meta)
+}
+
+// otherCase reports whether a tree has a key that differs from a name only by the case of letters.
+func otherCase(tree map[string]any, names ...string) bool {
+	for key := range tree {
+		for _, name := range names {
+			if key != name && strings.EqualFold(key, name) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // UnknownFields are the strict errors about fields that a schema does not know.
@@ -125,8 +177,10 @@ func unmarshal(body []byte, obj runtime.Object, strictness Strictness) (strict [
 
 // UnmarshalPatched decodes the JSON that a patch led to.
 func UnmarshalPatched(d *kind.Definition, doc []byte, strictness Strictness) (obj object.Object, strict []error, err error) {
-	obj = d.New()
-	strict, err = unmarshal(doc, obj, strictness)
+	if obj = d.New(); !clean(doc, obj) {
+		obj = d.New()
+		strict, err = unmarshal(doc, obj, strictness)
+	}
 	if err == nil {
 		SetKind(obj, d.GroupVersionKind())
 	}
@@ -144,6 +198,11 @@ func typeOf(body []byte, target Target) (schema.GroupVersionKind, error) {
 	if err := json.Unmarshal(body, &meta); err != nil {
 		return schema.GroupVersionKind{}, unrecognized(target.Kind.Kind, fmt.Errorf("couldn't get version/kind; json parse error: %w", err), body)
 	}
+	return target.check(body, meta)
+}
+
+// check checks what a body says it is.
+func (target Target) check(body []byte, meta typeMeta) (schema.GroupVersionKind, error) {
 	if target.Prune != nil {
 		return checkTreeType(body, meta, target)
 	}

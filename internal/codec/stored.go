@@ -219,12 +219,11 @@ func decodeStoredText(d *kind.Definition, value []byte) (object.Object, error) {
 		return d.Stored.Shape.FromStored(tree)
 	}
 	obj := d.New()
-	var into any = obj
-	if u, ok := obj.(*unstructured.Unstructured); ok {
-		u.Object = map[string]any{}
-		into = &u.Object
+	if clean(value, obj) {
+		return obj, nil
 	}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(value, into); err != nil {
+	obj = d.New()
+	if _, err := unmarshal(value, obj, Ignore); err != nil {
 		return nil, fmt.Errorf("decode stored %s: %w", d.Kind, err)
 	}
 	return obj, nil
