@@ -61,6 +61,7 @@ var documents = []string{
 	`{"spec":{"rules":[{"host":"h","http":{"paths":[{"path":"/","pathType":"Exact","backend":{"service":{"name":"s","port":{"number":80}}}}]}}]}}`,
 	`{"spec":{"versions":[{"name":"v1","schema":{"openAPIV3Schema":{"type":"object","properties":{"a":{"type":"integer","minimum":1.5,"default":3,"enum":[1,{"a":null}]},"b":{"items":{"type":"string"},"additionalProperties":false}}}}}]}}`,
 	`{"a":[1,-0,0.5,1e3,-2.5E-3,9223372036854775807,9223372036854775808,true,false,null,{},[],"",{"b":{"c":[[]]}}]}`,
+	`{"metadata":{"creationTimestamp":"2026-01-02T03:04:05.678+02:00"},"spec":{"acquireTime":null,"renewTime":"2026-01-02T03:04:05.678901-07:00"}}`,
 	` {} `,
 }
 

@@ -8,6 +8,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // plan reads a value of one type, which is not null.
@@ -40,7 +44,9 @@ func planOf(t reflect.Type) plan {
 
 func newPlan(t reflect.Type) plan {
 	pointer := reflect.PointerTo(t)
-	switch {
+	switch known := wellKnown[t]; {
+	case known != nil:
+		return known
 	case pointer.Implements(unmarshaler):
 		return own
 	case pointer.Implements(textUnmarshaler):
@@ -85,6 +91,46 @@ func unclean(*decoder, reflect.Value) bool { return false }
 func own(d *decoder, v reflect.Value) bool {
 	raw, ok := d.raw()
 	return ok && v.Addr().Interface().(json.Unmarshaler).UnmarshalJSON(raw) == nil
+}
+
+// wellKnown are plans of types that read themselves with encoding/json, which makes two decoders of one.
+var wellKnown = map[reflect.Type]plan{
+	reflect.TypeFor[metav1.Time](): func(d *decoder, v reflect.Value) bool {
+		t, ok := d.time(time.RFC3339)
+		*v.Addr().Interface().(*metav1.Time) = metav1.Time{Time: t}
+		return ok
+	},
+	reflect.TypeFor[metav1.MicroTime](): func(d *decoder, v reflect.Value) bool {
+		t, ok := d.time(metav1.RFC3339Micro)
+		*v.Addr().Interface().(*metav1.MicroTime) = metav1.MicroTime{Time: t}
+		return ok
+	},
+	reflect.TypeFor[intstr.IntOrString](): func(d *decoder, v reflect.Value) bool {
+		into := v.Addr().Interface().(*intstr.IntOrString)
+		switch d.space() {
+		case '"':
+			s, ok := d.text()
+			*into = intstr.FromString(string(s))
+			return ok
+		case 'n':
+			return false
+		}
+		into.Type = intstr.Int
+		return integer(d, reflect.ValueOf(&into.IntVal).Elem())
+	},
+}
+
+// time reads a time as metav1 does: in the server's zone, null as zero.
+func (d *decoder) time(layout string) (time.Time, bool) {
+	if d.space() == 'n' {
+		return time.Time{}, d.word("null")
+	}
+	s, ok := d.text()
+	if !ok {
+		return time.Time{}, false
+	}
+	t, err := time.Parse(layout, string(s))
+	return t.Local(), err == nil
 }
 
 func text(d *decoder, v reflect.Value) bool {
