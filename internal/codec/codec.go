@@ -12,6 +12,8 @@ package codec
 
 import (
 	"fmt"
+	"reflect"
+	"sync"
 
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
@@ -28,6 +30,7 @@ const MaxBody = 3 << 20
 type message interface {
 	Marshal() ([]byte, error)
 	Unmarshal([]byte) error
+	Reset()
 	MarshalToSizedBuffer([]byte) (int, error)
 	Size() int
 }
@@ -35,6 +38,21 @@ type message interface {
 // IsTree reports whether objects of the definition are trees (custom
 // resources) rather than Go types with a protobuf form.
 func IsTree(d *kind.Definition) bool { return d.Tree() }
+
+var shapesByKind sync.Map // *kind.Definition → *shape: there are as many as were written down in code
+
+// shapeFor returns how objects of a definition are transcoded, or nil.
+func shapeFor(d *kind.Definition) *shape {
+	if d.Tree() || d.Convert != nil {
+		return nil
+	}
+	if known, ok := shapesByKind.Load(d); ok {
+		return known.(*shape)
+	}
+	s := shapeOf(reflect.TypeOf(d.New()).Elem())
+	shapesByKind.Store(d, s)
+	return s
+}
 
 // SetKind writes apiVersion and kind into a value before it is encoded.
 func SetKind(v runtime.Object, gvk schema.GroupVersionKind) {

@@ -53,10 +53,11 @@ func describeMessage(d *kind.Definition, c *watchcache.Collection) {
 		paths[i] = path
 	}
 	c.Describe = func(key string, value []byte, revision storage.Revision) (out watchcache.Description) {
-		raw, err := storedMessage(d, value)
+		raw, defaulted, err := storedMessage(d, value)
 		if err == nil {
 			out.Blob, err = restamp(raw, revision)
 		}
+		out.Defaulted = defaulted
 		if err != nil {
 			return watchcache.Description{Err: err}
 		}
@@ -86,13 +87,16 @@ func describeMessage(d *kind.Definition, c *watchcache.Collection) {
 // Stamp is a version made from bytes that were just stored.
 func Stamp(d *kind.Definition, value []byte, revision storage.Revision) (*watchcache.Version, error) {
 	var blob []byte
+	var defaulted bool
 	var err error
 	if IsTree(d) {
 		blob, err = restampTree(value, revision)
-	} else if blob, err = storedMessage(d, value); err == nil {
+	} else if blob, defaulted, err = storedMessage(d, value); err == nil {
 		blob, err = restamp(blob, revision)
 	}
-	return &watchcache.Version{Revision: revision, Blob: blob}, err
+	v := &watchcache.Version{Revision: revision, Blob: blob}
+	v.Defaulted.Store(defaulted)
+	return v, err
 }
 
 // Same reports whether value is what a version was made of.
@@ -101,26 +105,27 @@ func Same(d *kind.Definition, value []byte, v *watchcache.Version) (bool, error)
 	return err == nil && bytes.Equal(now.Blob, v.Blob), err
 }
 
-// storedMessage returns the protobuf message in a stored value. Values stored in
-// another form, or without their defaults, are decoded and encoded once.
-func storedMessage(d *kind.Definition, value []byte) ([]byte, error) {
+// storedMessage returns the protobuf message in a stored value, and whether it is known to have its defaults. Values
+// stored in another form, or without their defaults, are decoded and encoded once.
+func storedMessage(d *kind.Definition, value []byte) (raw []byte, defaulted bool, err error) {
 	if d.Stored.Encoding == kind.Protobuf && !d.Stored.Undefaulted {
 		if apiVersion, kindName, raw, err := OpenEnvelope(value); err == nil {
-			return raw, ofKind(d, apiVersion, kindName)
+			return raw, d.Default == nil || vouched.has(raw), ofKind(d, apiVersion, kindName)
 		}
 	}
 	obj, err := decodeStored(d, value)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if d.Default != nil {
 		d.Default(obj)
 	}
 	m, ok := obj.(message)
 	if !ok {
-		return nil, fmt.Errorf("decode stored %s: %T has no protobuf form", d.Kind, obj)
+		return nil, false, fmt.Errorf("decode stored %s: %T has no protobuf form", d.Kind, obj)
 	}
-	return m.Marshal()
+	raw, err = m.Marshal()
+	return raw, true, err
 }
 
 // restamp returns a copy of an object's message with metadata.resourceVersion set.

@@ -2,7 +2,6 @@ package codec
 
 import (
 	"bytes"
-	"encoding/json"
 	"sync"
 	"weak"
 
@@ -78,16 +77,12 @@ func (c *formCache) load(i *Item) form {
 }
 
 // jsonOf returns the JSON form of an item that is a stored version.
-func (c *formCache) jsonOf(i *Item) ([]byte, error) {
+func (c *formCache) jsonOf(i *Item) (_ []byte, err error) {
 	f := c.load(i)
 	if f.json != nil {
 		return f.json, nil
 	}
-	obj, err := i.Decoded()
-	if err != nil {
-		return nil, err
-	}
-	if f.json, err = marshalItem(obj); err != nil {
+	if f.json, err = i.storedJSON(); err != nil {
 		return nil, err
 	}
 	if i.tree() && bytes.Equal(f.json, i.Version.Blob) {
@@ -98,16 +93,12 @@ func (c *formCache) jsonOf(i *Item) ([]byte, error) {
 }
 
 // metadataOf returns the metadata of an item that is a stored version, as JSON.
-func (c *formCache) metadataOf(i *Item) ([]byte, error) {
+func (c *formCache) metadataOf(i *Item) (_ []byte, err error) {
 	f := c.load(i)
 	if f.metadata != nil {
 		return f.metadata, nil
 	}
-	p, err := i.Metadata("v1")
-	if err != nil {
-		return nil, err
-	}
-	if f.metadata, err = json.Marshal(&p.ObjectMeta); err != nil {
+	if f.metadata, err = i.storedMetadata(); err != nil {
 		return nil, err
 	}
 	c.keep(i.Version, &f)

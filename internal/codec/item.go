@@ -90,6 +90,9 @@ func (i *Item) transient() ([]byte, error) {
 		if i.asStored() { // and pruned and defaulted when it was written
 			return i.Version.Blob, nil
 		}
+		if i.Version.Defaulted.Load() {
+			return i.storedJSON()
+		}
 		var err error
 		if hub, err = DecodeVersion(i.Definition.Hub(), i.Version); err != nil {
 			return nil, err
@@ -100,6 +103,39 @@ func (i *Item) transient() ([]byte, error) {
 		return nil, err
 	}
 	return marshalItem(obj)
+}
+
+// storedJSON makes the JSON of a stored version, without making the object if that can be avoided.
+func (i *Item) storedJSON() ([]byte, error) {
+	s := shapeFor(i.Definition)
+	if s != nil && i.Version.Defaulted.Load() {
+		if b, err := transcode(s, i.Version.Blob); err == nil {
+			return b, nil
+		}
+	}
+	only := Item{Definition: i.Definition, Version: i.Version}
+	obj, err := only.Decoded()
+	if err != nil {
+		return nil, err
+	}
+	if s != nil && hasDefaults(obj, i.Version) {
+		i.Version.Defaulted.Store(true)
+	}
+	return marshalItem(obj)
+}
+
+// storedMetadata makes the JSON of a stored version's metadata.
+func (i *Item) storedMetadata() ([]byte, error) {
+	if raw, ok := i.rawMetadata(); ok {
+		if b, err := transcode(metaShape(), raw); err == nil {
+			return b, nil
+		}
+	}
+	p, err := i.Metadata("v1")
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(&p.ObjectMeta)
 }
 
 // marshalItem encodes an object as a list item: Go types lose their type.

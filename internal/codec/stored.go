@@ -110,10 +110,12 @@ func EncodeStored(d *kind.Definition, obj object.Object) ([]byte, error) {
 	head := envelopeHead(stored.GroupVersion().String(), d.Kind, size)
 	b := make([]byte, len(head)+size+len(envelopeTail))
 	copy(b, head)
-	if _, err := m.MarshalToSizedBuffer(b[len(head) : len(head)+size]); err != nil {
+	raw := b[len(head) : len(head)+size]
+	if _, err := m.MarshalToSizedBuffer(raw); err != nil {
 		return nil, fmt.Errorf("encode %s %s: %w", d.Kind, obj.GetName(), err)
 	}
 	copy(b[len(head)+size:], envelopeTail)
+	vouch(d, obj, m, raw)
 	return b, nil
 }
 

@@ -81,6 +81,9 @@ type Stored struct {
 	// Undefaulted: what is stored lacks values that Default gives, because they follow from what is set later; a
 	// Job's labels are those of its pods. They are given when the object is read.
 	Undefaulted bool
+	// TellsEmpty: Default leaves alone a list or map that is empty, and fills one that is not there. Protobuf knows one of
+	// the two, so that what was stored with its defaults may lack one when it is read.
+	TellsEmpty bool
 	// Shape converts to and from the stored version where that differs in more
 	// than its apiVersion. nil: the stored fields are those of the Go type.
 	Shape *Shape

@@ -28,6 +28,7 @@ func horizontalPodAutoscaler() *kind.Definition {
 	return &kind.Definition{
 		Group: group, Version: "v2", Kind: "HorizontalPodAutoscaler", Plural: "horizontalpodautoscalers", ShortNames: []string{"hpa"}, Categories: []string{"all"},
 		Scope: kind.Namespaced, Verbs: kind.Standard,
+		Stored:        kind.Stored{TellsEmpty: true},
 		New:           kind.Of[v2.HorizontalPodAutoscaler](),
 		Default:       kind.Default(defaultAutoscaler),
 		PrepareCreate: kind.Prepare(func(h *v2.HorizontalPodAutoscaler) { h.Status = v2.HorizontalPodAutoscalerStatus{} }),

@@ -20,7 +20,7 @@ func node() *kind.Definition {
 	return &kind.Definition{
 		Version: "v1", Kind: "Node", Plural: "nodes", ShortNames: []string{"no"},
 		Scope: kind.Cluster, Verbs: kind.Standard,
-		Stored:         kind.Stored{Prefix: "minions"},
+		Stored:         kind.Stored{Prefix: "minions", TellsEmpty: true},
 		New:            kind.Of[corev1.Node](),
 		Default:        kind.Default(defaultNode),
 		PrepareCreate:  kind.Prepare(func(n *corev1.Node) { n.Spec.ConfigSource, n.Status.Config = nil, nil }),

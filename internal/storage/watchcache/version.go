@@ -34,6 +34,8 @@ type Description struct {
 	Fields []string // values of Collection.Fields; missing ones count as ""
 	Blob   []byte   // the object as clients get it; never changed afterwards
 	Err    error    // the value does not decode: such an object is listed with its error
+
+	Defaulted bool // see Version
 }
 
 // Version is one immutable version of an object.
@@ -45,6 +47,9 @@ type Version struct {
 	Fields          []string
 	Blob            []byte
 	Err             error
+
+	// Defaulted says that the blob is known to be all that clients are shown: there is no default to add.
+	Defaulted atomic.Bool
 
 	// Derived is a place for other forms of the object, such as its JSON. Who
 	// fills it also bounds it: the cache keeps versions for as long as they are current or
@@ -90,6 +95,7 @@ func (c *Collection) version(e *storage.Entry, key string, prev *Version) *Versi
 	v := &Version{
 		UID: d.UID, Revision: e.Modified, Labels: d.Labels, Fields: d.Fields, Blob: d.Blob, Err: d.Err,
 	}
+	v.Defaulted.Store(d.Defaulted)
 	if prev != nil {
 		v.key, v.Namespace, v.Name = prev.key, prev.Namespace, prev.Name
 		if prev.UID == v.UID {
@@ -123,6 +129,7 @@ func (c *Collection) last(v *Version, revision storage.Revision) *Version {
 		Namespace: v.Namespace, Name: v.Name, key: v.key, UID: v.UID, Revision: revision,
 		Labels: v.Labels, Fields: v.Fields, Blob: v.Blob, Err: v.Err,
 	}
+	last.Defaulted.Store(v.Defaulted.Load())
 	if v.Err == nil && c.Restamp != nil {
 		last.Blob = c.Restamp(v.Blob, revision)
 	}

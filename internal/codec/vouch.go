@@ -1,0 +1,92 @@
+package codec
+
+import (
+	"bytes"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
+	"github.com/timonel/timonel/internal/storage/watchcache"
+)
+
+// An object from storage is shown with its defaults: a server of another version may have written it, before a field
+// was known. To see whether one is missing the object must be made, which transcoding shall avoid. But nearly all
+// versions were written by this server a moment ago, which had the object in its hands:
+//
+//  1. Before an object is stored, its defaults are applied once more. If that leaves its bytes as they are, they
+//     are vouched for: their print is noted.
+//  2. When the bytes come back, through the watch or to the writer, and their print is there, the version is
+//     marked as Defaulted. All others get the mark when they were decoded once and nothing was missing.
+//
+// A lost print costs time, not correctness. Invariant: bytes that are vouched for show all that decoding and
+// defaulting them would show. What lost: to compare at the first read, which is before the writer's answer as a
+// rule, since the watchers are there first.
+
+// prints are of the messages that were vouched for most recently.
+type prints struct {
+	seeds [2]maphash.Seed
+	slots [1024]atomic.Pointer[fingerprint]
+}
+
+// fingerprint tells messages apart: two hashes with seeds that nobody else knows.
+type fingerprint [2]uint64
+
+var vouched = &prints{seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}
+
+func (p *prints) of(raw []byte) fingerprint {
+	return fingerprint{maphash.Bytes(p.seeds[0], raw), maphash.Bytes(p.seeds[1], raw)}
+}
+
+func (p *prints) add(raw []byte) {
+	f := p.of(raw)
+	p.slots[f[0]%uint64(len(p.slots))].Store(&f)
+}
+
+func (p *prints) has(raw []byte) bool {
+	f := p.of(raw)
+	there := p.slots[f[0]%uint64(len(p.slots))].Load()
+	return there != nil && *there == f
+}
+
+// scratch are buffers for messages that are compared and forgotten.
+var scratch = sync.Pool{New: func() any { return new([]byte) }}
+
+// vouch notes that raw, the message of an object that is about to be stored, has its defaults, if so. The object is
+// then as it was.
+func vouch(d *kind.Definition, obj object.Object, m message, raw []byte) {
+	if d.Default == nil || d.Stored.Undefaulted || d.Stored.TellsEmpty || shapeFor(d) == nil {
+		return
+	}
+	gvk := obj.GetObjectKind().GroupVersionKind()
+	d.Default(obj)
+	if sameMessage(m, raw) {
+		vouched.add(raw)
+		return
+	}
+	m.Reset()
+	_ = m.Unmarshal(raw) // what was just encoded can be decoded
+	SetKind(obj, gvk)
+}
+
+// hasDefaults reports whether an object that was decoded from a version and defaulted is what the version holds.
+func hasDefaults(obj object.Object, v *watchcache.Version) bool {
+	m, ok := obj.(message)
+	return ok && sameMessage(m, v.Blob)
+}
+
+// sameMessage reports whether raw is what m encodes to.
+func sameMessage(m message, raw []byte) bool {
+	if m.Size() != len(raw) {
+		return false
+	}
+	b := scratch.Get().(*[]byte)
+	defer scratch.Put(b)
+	if cap(*b) < len(raw) {
+		*b = make([]byte, len(raw))
+	}
+	buffer := (*b)[:len(raw)]
+	_, err := m.MarshalToSizedBuffer(buffer)
+	return err == nil && bytes.Equal(buffer, raw)
+}
