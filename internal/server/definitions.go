@@ -4,13 +4,15 @@ import (
 	"slices"
 
 	"github.com/timonel/timonel/internal/admission"
+	"github.com/timonel/timonel/internal/admission/policy"
 	"github.com/timonel/timonel/internal/api"
 	"github.com/timonel/timonel/internal/api/authentication"
 	"github.com/timonel/timonel/internal/api/authorization"
 	"github.com/timonel/timonel/internal/api/core"
 	"github.com/timonel/timonel/internal/authn"
 	"github.com/timonel/timonel/internal/authz"
-	"github.com/timonel/timonel/internal/crd/cel"
+	"github.com/timonel/timonel/internal/cel/device"
+	rules "github.com/timonel/timonel/internal/crd/cel"
 	"github.com/timonel/timonel/internal/kind"
 )
 
@@ -22,7 +24,9 @@ func (s *Server) definitions(authorizer authz.Authorizer, tokens authentication.
 		AllowPrivileged: s.AllowPrivileged,
 		EventTTL:        s.EventTTL,
 	}}
-	o.Extensions.CheckRules = cel.Check
+	o.Extensions.CheckRules = rules.Check
+	o.Admission.Checker = policy.Checker
+	o.Devices.CheckSelector, o.Devices.TooComplex = device.Check, device.ErrTooDear
 	if s.Credentials.signer != nil {
 		issuer, err := authn.NewIssuer(s.ServiceAccountIssuers[0], s.Credentials.signer)
 		if err != nil {

@@ -27,30 +27,39 @@ const (
 	Patches                    // a list of JSONPatch
 )
 
-// Expression is a CEL expression of a policy or a webhook, with what it can refer to (Kubernetes documentation, "Common Expression
-// Language in Kubernetes").
-type Expression struct {
-	Text    string
-	Returns Result
-	// Webhook says that it is a match condition of a webhook, which knows the request and nothing of the policy's.
-	Webhook bool
-	// Params says that the policy has parameters, called params.
-	Params bool
-	// Variables are those that it can use, each of which can use those before it.
-	Variables []admissionv1.Variable
+// Scope says what expressions can refer to besides the request and its objects (Kubernetes documentation, "Validating Admission Policy").
+type Scope struct {
+	Params    bool // the policy has parameters, called params
+	Variables bool // the policy has variables, called variables: those that were declared so far
+	Mutation  bool // the types that mutations are written with
+}
+
+// Checker checks the expressions of an object one after the other.
+type Checker interface {
+	// Check says what is wrong with an expression, in the words of the answer ("compilation failed: …", "must evaluate to bool but got int"); ""
+	// if nothing is.
+	Check(text string, returns Result) string
+	// Declare makes the value of an expression a variable that later ones can use, or says what is wrong with it.
+	Declare(name, text string) string
 }
 
 // Options are what the kinds need to know about the server.
 type Options struct {
-	// CheckExpression says what is wrong with an expression, in the words of the answer ("compilation failed: …", "must evaluate to bool"); ""
-	// if nothing is. nil: only the syntax is checked.
-	CheckExpression func(Expression) string
+	// Checker knows the language of expressions. nil: only the syntax is checked.
+	Checker func(Scope) Checker
 }
+
+// syntax checks no more than the syntax.
+type syntax struct{}
+
+func (syntax) Check(text string, _ Result) string { return expression.Syntax(text) }
+
+func (syntax) Declare(_, text string) string { return expression.Syntax(text) }
 
 // Definitions lists the kinds of the group in alphabetical order, as discovery does.
 func Definitions(o Options) []*kind.Definition {
-	if o.CheckExpression == nil {
-		o.CheckExpression = func(e Expression) string { return expression.Syntax(e.Text) }
+	if o.Checker == nil {
+		o.Checker = func(Scope) Checker { return syntax{} }
 	}
 	return []*kind.Definition{
 		mutatingPolicy(o), mutatingBinding(), mutatingWebhooks(o), validatingPolicy(o), validatingBinding(), validatingWebhooks(o),
@@ -63,17 +72,38 @@ var categories = []string{"api-extensions"}
 // a stricter language does not get in the way of other changes.
 type expressions struct {
 	Options
-	known     map[string]bool
-	params    bool
-	webhook   bool
-	variables []admissionv1.Variable
+	known   map[string]bool
+	scope   Scope
+	checker Checker // of scope; nil until there is something to check
+}
+
+// see changes what the expressions that follow can refer to.
+func (e *expressions) see(scope Scope) { e.scope, e.checker = scope, nil }
+
+func (e *expressions) language() Checker {
+	if e.checker == nil {
+		e.checker = e.Checker(e.scope)
+	}
+	return e.checker
 }
 
 func (e *expressions) check(text string, returns Result, path *field.Path) field.ErrorList {
 	if e.known[text] {
 		return nil
 	}
-	problem := e.CheckExpression(Expression{Text: text, Returns: returns, Webhook: e.webhook, Params: e.params, Variables: e.variables})
+	return refuse(e.language().Check(text, returns), text, path)
+}
+
+// declare checks a variable that has a name.
+func (e *expressions) declare(name, text string, path *field.Path) field.ErrorList {
+	problem := e.language().Declare(name, text)
+	if e.known[text] {
+		return nil
+	}
+	return refuse(problem, text, path)
+}
+
+func refuse(problem, text string, path *field.Path) field.ErrorList {
 	if problem == "" {
 		return nil
 	}

@@ -56,7 +56,7 @@ func knownMutations(s *admissionv1.MutatingAdmissionPolicySpec) map[string]bool 
 
 func validateMutating(p, old *admissionv1.MutatingAdmissionPolicy, o Options) field.ErrorList {
 	s, spec := &p.Spec, field.NewPath("spec")
-	e := &expressions{Options: o, params: s.ParamKind != nil}
+	e := &expressions{Options: o, scope: Scope{Params: s.ParamKind != nil}}
 	if old != nil && equality.Semantic.DeepEqual(s.Variables, old.Spec.Variables) && (s.ParamKind != nil) == (old.Spec.ParamKind != nil) {
 		e.known = knownMutations(&old.Spec)
 	}
@@ -71,6 +71,7 @@ func validateMutating(p, old *admissionv1.MutatingAdmissionPolicy, o Options) fi
 		errs = append(errs, checkMutable(s.MatchConstraints, spec.Child("matchConstraints", "resourceRules"))...)
 	}
 	errs = append(errs, checkConditions(s.MatchConditions, e, spec.Child("matchConditions"))...)
+	e.see(Scope{Params: s.ParamKind != nil, Variables: len(s.Variables) > 0, Mutation: true})
 	errs = append(errs, checkVariables(s.Variables, e, spec.Child("variables"))...)
 	if len(s.Mutations) == 0 {
 		errs = append(errs, field.Required(spec.Child("mutations"), "mutations must contain at least one item"))

@@ -2,7 +2,6 @@ package admissionregistration
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/timonel/timonel/internal/api/check"
@@ -57,11 +56,7 @@ func checkVariables(variables []admissionv1.Variable, e *expressions, path *fiel
 			errs = append(errs, field.Required(at.Child("expression"), "expression is not specified"))
 			continue
 		}
-		problems := e.check(v.Expression, Any, at.Child("expression"))
-		errs = append(errs, problems...)
-		if len(problems) == 0 {
-			e.variables = append(slices.Clip(e.variables), v)
-		}
+		errs = append(errs, e.declare(v.Name, v.Expression, at.Child("expression"))...)
 	}
 	return errs
 }

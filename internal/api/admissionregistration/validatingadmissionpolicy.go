@@ -73,7 +73,7 @@ func knownExpressions(s *admissionv1.ValidatingAdmissionPolicySpec) map[string]b
 
 func validateValidating(p, old *admissionv1.ValidatingAdmissionPolicy, o Options) field.ErrorList {
 	s, spec := &p.Spec, field.NewPath("spec")
-	e := &expressions{Options: o, params: s.ParamKind != nil}
+	e := &expressions{Options: o, scope: Scope{Params: s.ParamKind != nil}}
 	if old != nil && equality.Semantic.DeepEqual(s.Variables, old.Spec.Variables) && (s.ParamKind != nil) == (old.Spec.ParamKind != nil) {
 		e.known = knownExpressions(&old.Spec)
 	}
@@ -87,6 +87,7 @@ func validateValidating(p, old *admissionv1.ValidatingAdmissionPolicy, o Options
 		errs = append(errs, checkMatch(s.MatchConstraints, true, spec.Child("matchConstraints"))...)
 	}
 	errs = append(errs, checkConditions(s.MatchConditions, e, spec.Child("matchConditions"))...)
+	e.see(Scope{Params: s.ParamKind != nil, Variables: len(s.Variables) > 0})
 	errs = append(errs, checkVariables(s.Variables, e, spec.Child("variables"))...)
 	if len(s.Validations)+len(s.AuditAnnotations) == 0 {
 		const text = "validations or auditAnnotations must contain at least one item"

@@ -133,7 +133,7 @@ func defaultWebhook(w *webhook) {
 
 func checkWebhooks(webhooks, old []webhook, o Options) field.ErrorList {
 	path := field.NewPath("webhooks")
-	e := &expressions{Options: o, webhook: true, known: map[string]bool{}}
+	e := &expressions{Options: o, known: map[string]bool{}}
 	for _, w := range old {
 		for _, c := range w.MatchConditions {
 			e.known[c.Expression] = true

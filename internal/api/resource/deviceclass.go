@@ -13,9 +13,12 @@ func deviceClass(c checker) *kind.Definition {
 	return &kind.Definition{
 		Group: group, Version: "v1", Kind: "DeviceClass", Plural: "deviceclasses",
 		Scope: kind.Cluster, Verbs: kind.Standard,
-		New:            kind.Of[resourcev1.DeviceClass](),
-		Generation:     kind.Changed(func(d, old *resourcev1.DeviceClass) bool { return !equality.Semantic.DeepEqual(d.Spec, old.Spec) }),
-		Validate:       kind.Validate(c.deviceClass),
+		New:        kind.Of[resourcev1.DeviceClass](),
+		Generation: kind.Changed(func(d, old *resourcev1.DeviceClass) bool { return !equality.Semantic.DeepEqual(d.Spec, old.Spec) }),
+		Validate:   kind.Validate(c.deviceClass),
+		ValidateUpdate: kind.ValidateUpdate(func(d, old *resourcev1.DeviceClass) field.ErrorList {
+			return c.knows(old.Spec.Selectors).deviceClass(d)
+		}),
 		ReturnsDeleted: true,
 		Columns:        kind.Columns{kind.Age},
 	}

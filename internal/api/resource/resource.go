@@ -7,6 +7,7 @@ package resource
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/timonel/timonel/internal/api/check"
@@ -22,22 +23,43 @@ const group = resourcev1.GroupName
 
 // Options are what the kinds need to know about the server.
 type Options struct {
-	// CheckSelector says what is wrong with the CEL expression of a device selector, in the words of the answer; "" if nothing is. nil:
-	// only the syntax is checked.
-	CheckSelector func(expression string) string
+	// CheckSelector says what is wrong with the CEL expression of a device selector, in the words of the answer. An error that is
+	// TooComplex is about what the expression may cost. nil: only the syntax is checked.
+	CheckSelector func(expression string) error
+	TooComplex    error
 }
 
 // Definitions lists the kinds of the group in alphabetical order, as discovery does.
 func Definitions(o Options) []*kind.Definition {
 	if o.CheckSelector == nil {
-		o.CheckSelector = expression.Syntax
+		o.CheckSelector = func(text string) error {
+			if problem := expression.Syntax(text); problem != "" {
+				return errors.New(problem)
+			}
+			return nil
+		}
 	}
-	c := checker{o}
+	c := checker{Options: o}
 	return []*kind.Definition{deviceClass(c), deviceTaintRule(), resourceClaim(c), resourceClaimTemplate(c), resourceSlice()}
 }
 
 // checker checks what the kinds have in common.
-type checker struct{ Options }
+type checker struct {
+	Options
+	// known are the expressions of the old version: they are not checked again, so that stricter limits do not get in the way.
+	known map[string]bool
+}
+
+// knows returns a checker that does not check the expressions of the old version.
+func (c checker) knows(selectors []resourcev1.DeviceSelector) checker {
+	c.known = map[string]bool{}
+	for _, s := range selectors {
+		if s.CEL != nil {
+			c.known[s.CEL.Expression] = true
+		}
+	}
+	return c
+}
 
 // form adapts a check of apimachinery for a text that must be there.
 func form[T ~string](f func(context.Context, operation.Operation, *field.Path, *T, *T) field.ErrorList) func(T, *field.Path) field.ErrorList {
@@ -90,12 +112,24 @@ func (c checker) selectors(selectors []resourcev1.DeviceSelector, path *field.Pa
 		case len(text) > resourcev1.CELSelectorExpressionMaxLength:
 			errs = append(errs, field.TooLong(at, text, resourcev1.CELSelectorExpressionMaxLength))
 		default:
-			if problem := c.CheckSelector(text); problem != "" {
-				errs = append(errs, field.Invalid(at, text, problem))
-			}
+			errs = append(errs, c.selector(text, at)...)
 		}
 	}
 	return errs
+}
+
+func (c checker) selector(text string, at *field.Path) field.ErrorList {
+	if c.known[text] {
+		return nil
+	}
+	switch err := c.CheckSelector(text); {
+	case err == nil:
+		return nil
+	case c.TooComplex != nil && errors.Is(err, c.TooComplex):
+		return field.ErrorList{field.Forbidden(at, err.Error())}
+	default:
+		return field.ErrorList{field.Invalid(at, text, err.Error())}
+	}
 }
 
 // configuration checks what is passed through to a driver.

@@ -2,9 +2,9 @@
 // (x-kubernetes-validations, KEP-2876).
 //
 // Promises: a rule is compiled once; it runs within a budget; a transition rule (oldSelf) runs only on updates of values
-// that belong together. Rules are typed as far as their own value goes: fields of objects are dynamic.
+// that belong together; a rule that can be too dear for the largest request is refused when it is written.
 //
-// Does not know: kinds, requests; how dear a rule may be when it is written. Start reading at Compile.
+// Does not know: kinds, requests; the language itself (package cel beside it). Start reading at Check, then Compile.
 package cel
 
 import (
@@ -14,19 +14,15 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	celgo "github.com/google/cel-go/cel"
 	"github.com/google/cel-go/common/types"
-	"github.com/google/cel-go/common/types/ref"
+	language "github.com/timonel/timonel/internal/cel"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 )
-
-// ruleBudget bounds the cost of one run of a rule, in CEL's units (kube-apiserver's per-call limit).
-const ruleBudget = 1_000_000
-
-// interruptEvery is after how many steps of a comprehension a run looks at its budget.
-const interruptEvery = 100
 
 // Rules are the compiled rules of a schema node and of those below it.
 type Rules struct {
@@ -45,15 +41,20 @@ type rule struct {
 }
 
 // Compile compiles the rules of a schema; nil if it has none.
-func Compile(props *apiextensions.JSONSchemaProps) *Rules {
+func Compile(props *apiextensions.JSONSchemaProps) *Rules { return compile(props, true) }
+
+func compile(props *apiextensions.JSONSchemaProps, root bool) *Rules {
 	n := &Rules{props: props}
 	any := len(props.XValidations) > 0
-	for _, r := range props.XValidations {
-		n.rules = append(n.rules, compileRule(props, r))
+	if any {
+		scope := newScope(props, root)
+		for _, r := range props.XValidations {
+			n.rules = append(n.rules, scope.rule(r))
+		}
 	}
 	for name := range props.Properties {
 		child := props.Properties[name]
-		if made := Compile(&child); made != nil {
+		if made := compile(&child, child.XEmbeddedResource); made != nil {
 			if n.properties == nil {
 				n.properties = map[string]*Rules{}
 			}
@@ -61,10 +62,10 @@ func Compile(props *apiextensions.JSONSchemaProps) *Rules {
 		}
 	}
 	if props.Items != nil && props.Items.Schema != nil {
-		n.items = Compile(props.Items.Schema)
+		n.items = compile(props.Items.Schema, props.Items.Schema.XEmbeddedResource)
 	}
 	if props.AdditionalProperties != nil && props.AdditionalProperties.Schema != nil {
-		n.additional = Compile(props.AdditionalProperties.Schema)
+		n.additional = compile(props.AdditionalProperties.Schema, props.AdditionalProperties.Schema.XEmbeddedResource)
 	}
 	if !any && n.items == nil && n.additional == nil {
 		return nil
@@ -72,39 +73,72 @@ func Compile(props *apiextensions.JSONSchemaProps) *Rules {
 	return n
 }
 
-var errNotBool = errors.New("cel expression must evaluate to a bool")
+var (
+	errNotBool   = errors.New("cel expression must evaluate to a bool")
+	errNotString = errors.New("messageExpression must evaluate to a string")
+)
 
-// compileExpression returns the program of an expression over self and oldSelf.
-func compileExpression(props *apiextensions.JSONSchemaProps, text string, want *celgo.Type, optionalOld bool) (celgo.Program, error) {
-	self := typeOf(props)
-	old := self
-	if optionalOld {
-		old = celgo.OptionalType(self)
-	}
-	base, err := environment()
-	if err != nil {
-		return nil, err
-	}
-	env, err := base.Extend(celgo.Variable("self", self), celgo.Variable("oldSelf", old))
-	if err != nil {
-		return nil, err
-	}
-	ast, issues := env.Compile(text)
-	if issues.Err() != nil {
-		return nil, fmt.Errorf("compilation failed: %w", issues.Err())
-	}
-	if out := ast.OutputType(); !out.IsExactType(want) && !out.IsExactType(celgo.DynType) {
-		return nil, errNotBool
-	}
-	return env.Program(ast, celgo.EvalOptions(celgo.OptOptimize, celgo.OptTrackCost), celgo.CostLimit(ruleBudget), celgo.InterruptCheckFrequency(interruptEvery))
+// scope is what the rules of a schema node see: self, and oldSelf, with optionalOldSelf as an optional value. The languages are made
+// once for all rules of the node.
+type scope struct {
+	self     *language.Type
+	plain    func() (*language.Language, error)
+	optional func() (*language.Language, error)
 }
 
-func compileRule(props *apiextensions.JSONSchemaProps, v apiextensions.ValidationRule) rule {
-	optional := v.OptionalOldSelf != nil && *v.OptionalOldSelf
+func newScope(props *apiextensions.JSONSchemaProps, root bool) *scope {
+	s := &scope{self: typeOf(props, "Self", root)}
+	if s.self == nil {
+		s.self = language.Dyn()
+	}
+	s.plain = sync.OnceValues(func() (*language.Language, error) {
+		return language.New(map[string]*language.Type{"self": s.self, "oldSelf": s.self})
+	})
+	s.optional = sync.OnceValues(func() (*language.Language, error) {
+		old := *s.self
+		old.CEL = celgo.OptionalType(s.self.CEL)
+		return language.New(map[string]*language.Type{"self": s.self, "oldSelf": &old})
+	})
+	return s
+}
+
+func (s *scope) compile(text string, optional bool, want *celgo.Type, otherwise error) (*language.Expression, error) {
+	made := s.plain
+	if optional {
+		made = s.optional
+	}
+	l, err := made()
+	if err != nil {
+		return nil, err
+	}
+	e, err := l.Compile(text)
+	if err != nil {
+		return nil, err
+	}
+	if !e.Type().IsExactType(want) && !e.Type().IsExactType(celgo.DynType) {
+		return nil, otherwise
+	}
+	return e, nil
+}
+
+// condition compiles the rule itself, message what tells how it failed.
+func (s *scope) condition(v *apiextensions.ValidationRule) (*language.Expression, error) {
+	return s.compile(v.Rule, ptr.Deref(v.OptionalOldSelf, false), celgo.BoolType, errNotBool)
+}
+
+func (s *scope) message(v *apiextensions.ValidationRule) (*language.Expression, error) {
+	return s.compile(v.MessageExpression, ptr.Deref(v.OptionalOldSelf, false), celgo.StringType, errNotString)
+}
+
+func (s *scope) rule(v apiextensions.ValidationRule) rule {
 	r := rule{ValidationRule: v, transition: strings.Contains(v.Rule, "oldSelf")}
-	r.program, _ = compileExpression(props, v.Rule, celgo.BoolType, optional) // Check has told the author
+	if e, err := s.condition(&v); err == nil { // Check has told the author
+		r.program = e.Program()
+	}
 	if v.MessageExpression != "" {
-		r.message, _ = compileExpression(props, v.MessageExpression, celgo.StringType, optional)
+		if e, err := s.message(&v); err == nil {
+			r.message = e.Program()
+		}
 	}
 	return r
 }
@@ -126,21 +160,32 @@ func (n *Rules) Unchecked() []string {
 	return append(append(out, n.items.Unchecked()...), n.additional.Unchecked()...)
 }
 
+// objectBudget bounds what all rules together may cost for one object, in CEL's units (limits of kube-apiserver).
+const objectBudget = 10_000_000
+
+// budget is what is left of it; once it is spent no more rules run.
+type budget struct{ left int64 }
+
+func (b *budget) spent() bool { return b.left < 0 }
+
 // Validate runs the rules on an object; old is what it replaces, nil on create.
 func (n *Rules) Validate(object, old map[string]any) field.ErrorList {
 	var was any
 	if old != nil {
 		was = old
 	}
-	return n.check(nil, object, was, old != nil)
+	return n.check(nil, object, was, old != nil, &budget{objectBudget})
 }
 
-func (n *Rules) check(at *field.Path, value, old any, correlated bool) (errs field.ErrorList) {
+func (n *Rules) check(at *field.Path, value, old any, correlated bool, b *budget) (errs field.ErrorList) {
 	if n == nil || value == nil {
 		return nil
 	}
 	for i := range n.rules {
-		if err := n.run(&n.rules[i], at, value, old, correlated); err != nil {
+		if b.spent() {
+			return errs
+		}
+		if err := n.run(&n.rules[i], at, value, old, correlated, b); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -150,9 +195,9 @@ func (n *Rules) check(at *field.Path, value, old any, correlated bool) (errs fie
 		for _, key := range slices.Sorted(maps.Keys(v)) {
 			was, had := before[key]
 			if child := n.properties[key]; child != nil {
-				errs = append(errs, child.check(child1(at, key), v[key], was, correlated && had)...)
+				errs = append(errs, child.check(child1(at, key), v[key], was, correlated && had, b)...)
 			} else if _, declared := n.props.Properties[key]; !declared && n.additional != nil {
-				errs = append(errs, n.additional.check(at.Key(key), v[key], was, correlated && had)...)
+				errs = append(errs, n.additional.check(at.Key(key), v[key], was, correlated && had, b)...)
 			}
 		}
 	case []any:
@@ -162,7 +207,7 @@ func (n *Rules) check(at *field.Path, value, old any, correlated bool) (errs fie
 		before, _ := old.([]any)
 		for i, e := range v {
 			was, had := n.partner(e, before)
-			errs = append(errs, n.items.check(at.Index(i), e, was, correlated && had)...)
+			errs = append(errs, n.items.check(at.Index(i), e, was, correlated && had, b)...)
 		}
 	}
 	return errs
@@ -193,7 +238,7 @@ func (n *Rules) partner(e any, old []any) (any, bool) {
 	return nil, false
 }
 
-func (n *Rules) run(r *rule, at *field.Path, value, old any, correlated bool) *field.Error {
+func (n *Rules) run(r *rule, at *field.Path, value, old any, correlated bool, b *budget) *field.Error {
 	optional := r.OptionalOldSelf != nil && *r.OptionalOldSelf
 	switch {
 	case r.program == nil:
@@ -217,9 +262,18 @@ func (n *Rules) run(r *rule, at *field.Path, value, old any, correlated bool) *f
 	if r.Message != "" {
 		about = strings.TrimSpace(r.Message)
 	}
-	result, _, err := r.program.Eval(input)
-	if err != nil {
+	result, details, err := r.program.Eval(input)
+	b.pay(details)
+	switch {
+	case err != nil && strings.Contains(err.Error(), "actual cost limit exceeded"):
+		b.left = -1
+		return field.Invalid(at, typeName(n.props, value), fmt.Sprintf("'%v': no further validation rules will be run due to call cost exceeds limit for rule: %s", err, about))
+	case err != nil && strings.HasPrefix(err.Error(), "no such overload"):
+		return field.Invalid(at, typeName(n.props, value), fmt.Sprintf("'%v': call arguments did not match a supported operator, function or macro signature for rule: %s", err, about))
+	case err != nil:
 		return field.Invalid(at, typeName(n.props, value), fmt.Sprintf("%v evaluating rule: %s", err, about))
+	case b.spent():
+		return field.Invalid(at, typeName(n.props, value), "validation failed due to running out of cost budget, no further validation rules will be run")
 	}
 	if ok, isBool := result.Value().(bool); isBool && ok {
 		return nil
@@ -229,7 +283,7 @@ func (n *Rules) run(r *rule, at *field.Path, value, old any, correlated bool) *f
 		message = about
 	}
 	if r.message != nil {
-		if text := evalText(r.message, input); text != "" {
+		if text := evalText(r.message, input, b); text != "" {
 			message = text
 		}
 	}
@@ -254,9 +308,18 @@ func (n *Rules) run(r *rule, at *field.Path, value, old any, correlated bool) *f
 	return field.Invalid(where, shown(value), message)
 }
 
-func evalText(p celgo.Program, input map[string]any) string {
-	var out ref.Val
-	out, _, err := p.Eval(input)
+// pay takes what a run cost off the budget.
+func (b *budget) pay(d *celgo.EvalDetails) {
+	if d == nil || d.ActualCost() == nil {
+		return
+	}
+	b.left -= int64(*d.ActualCost())
+}
+
+// evalText is the message that an expression makes; "" if it makes none that is fit to be shown.
+func evalText(p celgo.Program, input map[string]any, b *budget) string {
+	out, details, err := p.Eval(input)
+	b.pay(details)
 	if err != nil {
 		return ""
 	}

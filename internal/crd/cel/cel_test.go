@@ -1,6 +1,7 @@
 package cel
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -94,7 +95,8 @@ func TestCheck(t *testing.T) {
 		`self`:                      "cel expression must evaluate to a bool",
 		`self + 1 > 2`:              "no matching overload",
 		`unheard(self)`:             "undeclared reference to 'unheard'",
-		`quantity(self).sign() > 0`: "", // kept, not run
+		`quantity(self).sign() > 0`: "",
+		`self.nope`:                 "type 'string' does not support field selection",
 	} {
 		p := &apiextensions.JSONSchemaProps{Type: "string", XValidations: apiextensions.ValidationRules{{Rule: rule}}}
 		errs := Check(p, field.NewPath("schema"))
@@ -105,7 +107,88 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: %v, want %q", rule, errs, want)
 		}
 	}
+	for rule, want := range map[string]string{
+		`self.a > 0 && self.b.all(x, x.c == "") && self.kind != "" && self.metadata.name != ""`: "",
+		`self.nope == 1`:             "undefined field 'nope'",
+		`self.b.all(x, x.nope == 1)`: "undefined field 'nope'",
+		`self.metadata.labels == {}`: "undefined field 'labels'",
+		`self.free.x == 1`:           "undefined field 'free'", // what is preserved and unknown cannot be seen
+	} {
+		p := props(t, `
+type: object
+properties:
+  a: {type: integer}
+  b: {type: array, maxItems: 3, items: {type: object, properties: {c: {type: string, maxLength: 5}}}}
+  free: {x-kubernetes-preserve-unknown-fields: true}
+`)
+		p.XValidations = apiextensions.ValidationRules{{Rule: rule}}
+		errs := Check(p, field.NewPath("schema"))
+		if want == "" && len(errs) > 0 || want != "" && (len(errs) != 1 || !strings.Contains(errs[0].Error(), want)) {
+			t.Errorf("%s: %v, want %q", rule, errs, want)
+		}
+	}
 	if Compile(&apiextensions.JSONSchemaProps{Type: "object"}) != nil {
 		t.Error("a schema without rules has some")
+	}
+}
+
+// A rule is refused by what it can cost for the largest object that the schema lets in.
+func TestCheckCost(t *testing.T) {
+	const hint = " (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)"
+	const much, share = "schema.%s: Forbidden: estimated rule cost exceeds budget by factor of more than 100x" + hint,
+		"schema.%s: Forbidden: contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
+	const total = "schema: Forbidden: x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget by factor of "
+	at := func(text, path string) string { return strings.ReplaceAll(text, "%s", path) }
+	for name, c := range map[string]struct {
+		schema string
+		want   []string
+	}{
+		"bounded":         {schema: `{type: object, properties: {a: {type: array, maxItems: 100, items: {type: string, maxLength: 10}, x-kubernetes-validations: [{rule: 'self.all(x, self.all(y, x == y))'}]}}}`},
+		"unbounded, once": {schema: `{type: object, properties: {a: {type: array, items: {type: string}, x-kubernetes-validations: [{rule: 'self.all(x, x.size() < 10)'}]}}}`},
+		"unbounded, squared": {
+			schema: `{type: object, properties: {a: {type: array, items: {type: integer}, x-kubernetes-validations: [{rule: 'self.all(x, self.all(y, x == y))'}]}}}`,
+			want:   []string{at(much, "properties[a].x-kubernetes-validations[0].rule"), at(share, "properties[a].x-kubernetes-validations[0].rule"), total + "more than 100x" + hint},
+		},
+		"for each of many": {
+			schema: `{type: object, properties: {a: {type: array, items: {type: string, x-kubernetes-validations: [{rule: 'self.matches("^a+$")'}]}}}}`,
+			want:   []string{at(much, "properties[a].items.x-kubernetes-validations[0].rule"), at(share, "properties[a].items.x-kubernetes-validations[0].rule"), total + "more than 100x" + hint},
+		},
+		"for each of few": {schema: `{type: object, properties: {a: {type: array, maxItems: 10, items: {type: string, maxLength: 10, x-kubernetes-validations: [{rule: 'self.matches("^a+$")'}]}}}}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			for _, err := range Check(props(t, c.schema), field.NewPath("schema")) {
+				got = append(got, err.Error())
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("got  %s\nwant %s", strings.Join(got, "\n"), strings.Join(c.want, "\n"))
+			}
+		})
+	}
+}
+
+// Rules that cost too much for an object stop; those after them do not run.
+func TestBudget(t *testing.T) {
+	p := props(t, `
+type: object
+properties:
+  a: {type: array, items: {type: integer}, x-kubernetes-validations: [{rule: 'self.all(x, self.all(y, x >= 0 && y >= 0))'}]}
+  b: {type: string, x-kubernetes-validations: [{rule: self == ""}]}
+`)
+	list := make([]any, 2000)
+	for i := range list {
+		list[i] = int64(i)
+	}
+	errs := Compile(p).Validate(map[string]any{"a": list, "b": "x"}, nil)
+	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "no further validation rules will be run due to call cost exceeds limit for rule") {
+		t.Errorf("%v", errs)
+	}
+	errs = Compile(p).Validate(map[string]any{"a": list[:10], "b": "x"}, nil)
+	if len(errs) != 1 || errs[0].Field != "b" {
+		t.Errorf("%v", errs)
+	}
+	errs = Compile(p).check(nil, map[string]any{"a": list[:10], "b": "x"}, nil, false, &budget{100})
+	if len(errs) != 1 || !strings.HasSuffix(errs[0].Error(), "validation failed due to running out of cost budget, no further validation rules will be run") {
+		t.Errorf("%v", errs)
 	}
 }

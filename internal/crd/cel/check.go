@@ -1,19 +1,26 @@
 package cel
 
 import (
-	"errors"
+	"cmp"
+	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
-	celgo "github.com/google/cel-go/cel"
+	language "github.com/timonel/timonel/internal/cel"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// missing are functions of Kubernetes' CEL libraries that are not here: rules that use them are kept and
-// not run, and writers of the objects are warned.
-var missing = []string{"quantity", "isQuantity", "semver", "isSemver", "format", "jsonpatch", "authorizer"}
+// What rules may cost, judging by the largest values that the schema lets in (limits of kube-apiserver).
+const (
+	maxRuleCost  = 10_000_000
+	maxTotalCost = 100_000_000
+	// toldShare and toldRules: when the total is too much, the dearest rules are named, if they have a share worth telling.
+	toldShare = maxTotalCost / 100
+	toldRules = 4
+)
 
 // shownRule is a rule as the reference shows it in errors.
 type shownRule struct {
@@ -23,45 +30,113 @@ type shownRule struct {
 	OptionalOldSelf                  *bool
 }
 
-// Check reports the rules of a schema at path that do not compile.
-func Check(props *apiextensions.JSONSchemaProps, path *field.Path) (errs field.ErrorList) {
-	for i, r := range props.XValidations {
-		if strings.TrimSpace(r.Rule) == "" {
-			continue // told by the schema's own validation
+// Check reports the rules of a schema whose root is at path that do not compile or can cost too much.
+func Check(root *apiextensions.JSONSchemaProps, path *field.Path) field.ErrorList {
+	c := &checker{}
+	c.node(root, path, true, 1)
+	if c.total <= maxTotalCost {
+		return c.errs
+	}
+	slices.SortStableFunc(c.dear, func(a, b cost) int { return cmp.Compare(b.cost, a.cost) })
+	for _, d := range c.dear[:min(len(c.dear), toldRules)] {
+		c.errs = append(c.errs, field.Forbidden(d.path, "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"))
+	}
+	return append(c.errs, field.Forbidden(path, "x-kubernetes-validations "+tooDear("rule cost total for entire OpenAPIv3 schema", c.total, maxTotalCost)))
+}
+
+// tooDear says by how much a cost is over its limit.
+func tooDear(what string, cost, limit uint64) string {
+	by := "more than 100x"
+	switch factor := float64(cost) / float64(limit); {
+	case factor < 1.5: // what is rounded would look as if it were no more than the limit
+		by = fmt.Sprintf("%fx", factor)
+	case factor <= 100:
+		by = fmt.Sprintf("%.1fx", factor)
+	}
+	return fmt.Sprintf("estimated %s exceeds budget by factor of %s (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)", what, by)
+}
+
+// checker walks a schema and adds up what its rules cost.
+type checker struct {
+	errs  field.ErrorList
+	total uint64
+	dear  []cost
+}
+
+type cost struct {
+	path *field.Path
+	cost uint64
+}
+
+// unbounded is how often a value can occur that is below a list or map without a limit: as often as a request can hold it.
+const unbounded = math.MaxUint64
+
+// node checks a schema node whose values can occur so many times in an object.
+func (c *checker) node(props *apiextensions.JSONSchemaProps, path *field.Path, root bool, times uint64) {
+	if len(props.XValidations) > 0 {
+		s := newScope(props, root)
+		occurs := times
+		if times == unbounded {
+			occurs = language.RequestBytes / (s.self.MinBytes + 1)
 		}
-		at := path.Child("x-kubernetes-validations").Index(i)
-		show := shownRule{r.Rule, r.Message, r.MessageExpression, r.Reason, r.FieldPath, r.OptionalOldSelf}
-		optional := r.OptionalOldSelf != nil && *r.OptionalOldSelf
-		if _, err := compileExpression(props, r.Rule, celgo.BoolType, optional); err != nil && !unknownHere(err) {
-			errs = append(errs, field.Invalid(at.Child("rule"), show, err.Error()))
-		}
-		if r.MessageExpression == "" {
-			continue
-		}
-		_, err := compileExpression(props, r.MessageExpression, celgo.StringType, optional)
-		if errors.Is(err, errNotBool) {
-			err = errors.New("messageExpression must evaluate to a string")
-		}
-		if err != nil && !unknownHere(err) {
-			errs = append(errs, field.Invalid(at.Child("messageExpression"), show, err.Error()))
+		for i := range props.XValidations {
+			c.rule(s, &props.XValidations[i], path.Child("x-kubernetes-validations").Index(i), occurs)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(props.Properties)) {
 		child := props.Properties[name]
-		errs = append(errs, Check(&child, path.Child("properties").Key(name))...)
+		c.node(&child, path.Child("properties").Key(name), child.XEmbeddedResource, times)
 	}
 	if props.Items != nil && props.Items.Schema != nil {
-		errs = append(errs, Check(props.Items.Schema, path.Child("items"))...)
+		c.node(props.Items.Schema, path.Child("items"), props.Items.Schema.XEmbeddedResource, multiplied(times, props.MaxItems))
 	}
 	if props.AdditionalProperties != nil && props.AdditionalProperties.Schema != nil {
-		errs = append(errs, Check(props.AdditionalProperties.Schema, path.Child("additionalProperties"))...)
+		child := props.AdditionalProperties.Schema
+		c.node(child, path.Child("additionalProperties"), child.XEmbeddedResource, multiplied(times, props.MaxProperties))
 	}
-	return errs
 }
 
-func unknownHere(err error) bool {
-	text := err.Error()
-	return slices.ContainsFunc(missing, func(name string) bool {
-		return strings.Contains(text, "undeclared reference to '"+name+"'")
-	})
+func multiplied(times uint64, max *int64) uint64 {
+	if max == nil || times == unbounded {
+		return unbounded
+	}
+	return language.Times(times, bound(max))
+}
+
+// rule checks a rule that can run so many times for an object.
+func (c *checker) rule(s *scope, r *apiextensions.ValidationRule, path *field.Path, times uint64) {
+	if strings.TrimSpace(r.Rule) == "" {
+		return // told by the schema's own validation
+	}
+	show := shownRule{r.Rule, r.Message, r.MessageExpression, r.Reason, r.FieldPath, r.OptionalOldSelf}
+	condition, err := s.condition(r)
+	c.expression(condition, err, show, "rule cost", path.Child("rule"), times)
+	if r.MessageExpression != "" {
+		message, err := s.message(r)
+		c.expression(message, err, show, "messageExpression cost", path.Child("messageExpression"), times)
+	}
+}
+
+func (c *checker) expression(e *language.Expression, err error, show shownRule, what string, path *field.Path, times uint64) {
+	if err != nil {
+		c.errs = append(c.errs, field.Invalid(path, show, err.Error()))
+		return
+	}
+	once, err := e.Cost()
+	if err != nil {
+		c.errs = append(c.errs, field.InternalError(path, err))
+		return
+	}
+	all := language.Times(once, times)
+	if all > maxRuleCost {
+		c.errs = append(c.errs, field.Forbidden(path, tooDear(what, all, maxRuleCost)))
+	}
+	if all > math.MaxUint64-c.total {
+		c.total = math.MaxUint64
+	} else {
+		c.total += all
+	}
+	if all >= toldShare {
+		c.dear = append(c.dear, cost{path, all})
+	}
 }

@@ -3,48 +3,128 @@ package cel
 import (
 	"encoding/base64"
 	"slices"
-	"strings"
 	"time"
 
 	celgo "github.com/google/cel-go/cel"
+	language "github.com/timonel/timonel/internal/cel"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 )
 
-// typeOf is the CEL type of a schema's values; objects with properties are dynamic.
-func typeOf(p *apiextensions.JSONSchemaProps) *celgo.Type {
-	if p == nil || p.XIntOrString {
-		return celgo.DynType
-	}
-	if p.Nullable {
-		return celgo.DynType
+// The JSON forms of times, with their quotes, and the longest of each.
+const (
+	dateBytes        = len(`"2006-01-02"`)
+	minDateTimeBytes = len(`"2006-01-02T15:04:05Z"`)
+	maxDateTimeSize  = len("2006-01-02T15:04:05.999999999+00:00")
+	minDurationBytes = len(`"0s"`)
+	maxDurationSize  = len("-2562047h47m16.854775807s")
+	bytesPerRune     = 4
+)
+
+// typeOf is the type of a schema's values; nil for those that rules cannot see (KEP-2876: what is preserved and unknown). The name is what errors
+// call types of objects; root says that the value is a whole object, embedded or the resource itself.
+func typeOf(p *apiextensions.JSONSchemaProps, name string, root bool) *language.Type {
+	switch {
+	case p == nil:
+		return nil
+	case p.XIntOrString:
+		return language.Dyn()
+	case p.Nullable: // null is not a value of the other types
+		t := typeOf(&apiextensions.JSONSchemaProps{Type: p.Type, Format: p.Format, Items: p.Items, AdditionalProperties: p.AdditionalProperties, Properties: p.Properties,
+			MaxItems: p.MaxItems, MaxProperties: p.MaxProperties, MaxLength: p.MaxLength, Enum: p.Enum, Required: p.Required}, name, root)
+		if t != nil {
+			t.CEL = celgo.DynType
+		}
+		return t
 	}
 	switch p.Type {
 	case "string":
-		switch p.Format {
-		case "date-time", "date":
-			return celgo.TimestampType
-		case "duration":
-			return celgo.DurationType
-		case "byte":
-			return celgo.BytesType
-		}
-		return celgo.StringType
+		return stringType(p)
 	case "integer":
-		return celgo.IntType
+		return language.Scalar(celgo.IntType)
 	case "number":
-		return celgo.DoubleType
+		return language.Scalar(celgo.DoubleType)
 	case "boolean":
-		return celgo.BoolType
+		return language.Scalar(celgo.BoolType)
 	case "array":
-		if p.Items != nil && p.Items.Schema != nil {
-			return celgo.ListType(typeOf(p.Items.Schema))
+		if p.Items == nil || p.Items.Schema == nil {
+			return nil
+		}
+		if element := typeOf(p.Items.Schema, name+".@items", p.Items.Schema.XEmbeddedResource); element != nil {
+			return language.ListOf(element, bound(p.MaxItems))
 		}
 	case "object":
 		if p.AdditionalProperties != nil && p.AdditionalProperties.Schema != nil {
-			return celgo.MapType(celgo.StringType, typeOf(p.AdditionalProperties.Schema))
+			if element := typeOf(p.AdditionalProperties.Schema, name+".@values", p.AdditionalProperties.Schema.XEmbeddedResource); element != nil {
+				return language.MapOf(language.AnyText(), element, bound(p.MaxProperties))
+			}
+			return nil
+		}
+		return objectType(p, name, root || p.XEmbeddedResource)
+	}
+	return nil
+}
+
+// bound is a limit of a schema; 0: there is none.
+func bound(max *int64) uint64 {
+	if max == nil || *max < 0 {
+		return 0
+	}
+	return uint64(*max)
+}
+
+func stringType(p *apiextensions.JSONSchemaProps) *language.Type {
+	time := func(t *celgo.Type, max, least int) *language.Type {
+		return &language.Type{CEL: t, MaxSize: uint64(max), MinBytes: uint64(least)}
+	}
+	switch p.Format {
+	case "date":
+		return time(celgo.TimestampType, dateBytes, dateBytes)
+	case "date-time":
+		return time(celgo.TimestampType, maxDateTimeSize, minDateTimeBytes)
+	case "duration":
+		return time(celgo.DurationType, maxDurationSize, minDurationBytes)
+	}
+	t := language.AnyText()
+	switch {
+	case p.MaxLength != nil && p.Format == "byte":
+		t.MaxSize = bound(p.MaxLength)
+	case p.MaxLength != nil:
+		t.MaxSize = language.Times(bound(p.MaxLength), bytesPerRune)
+	case len(p.Enum) > 0:
+		t.MaxSize = 0
+		for _, e := range p.Enum {
+			t.MaxSize = max(t.MaxSize, uint64(len(e.Raw)))
 		}
 	}
-	return celgo.DynType
+	if p.Format == "byte" {
+		t.CEL = celgo.BytesType
+	}
+	return t
+}
+
+// objectType has the properties of an object by the names that rules use; of a whole object also its type and names.
+func objectType(p *apiextensions.JSONSchemaProps, name string, whole bool) *language.Type {
+	fields := make(map[string]*language.Type, len(p.Properties))
+	least := uint64(0)
+	for property := range p.Properties {
+		child := p.Properties[property]
+		t := typeOf(&child, name+"."+property, child.XEmbeddedResource)
+		if t == nil {
+			continue
+		}
+		fields[language.Escape(property)] = t
+		if slices.Contains(p.Required, property) {
+			least += uint64(len(property)) + 4 + t.MinBytes // "property":,
+		}
+	}
+	if whole {
+		text := language.AnyText
+		fields["apiVersion"], fields["kind"] = text(), text()
+		fields["metadata"] = language.Object(name+".metadata", map[string]*language.Type{"name": text(), "generateName": text()})
+	}
+	t := language.Object(name, fields)
+	t.MinBytes += least
+	return t
 }
 
 // toCEL gives a value of a schema the Go types that CEL expects for it.
@@ -57,7 +137,7 @@ func toCEL(value any, p *apiextensions.JSONSchemaProps) any {
 			if p != nil {
 				if declared, ok := p.Properties[key]; ok {
 					child = &declared
-					key = escape(key)
+					key = language.Escape(key)
 				} else if p.AdditionalProperties != nil {
 					child = p.AdditionalProperties.Schema
 				}
@@ -104,19 +184,3 @@ func toCEL(value any, p *apiextensions.JSONSchemaProps) any {
 	}
 	return value
 }
-
-// reserved words cannot be field names in CEL (the language definition, and Kubernetes' escaping rules).
-var reserved = []string{
-	"true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop",
-	"package", "namespace", "return", "var", "void", "while",
-}
-
-// escape is a property's name as rules write it.
-func escape(name string) string {
-	if slices.Contains(reserved, name) {
-		return "__" + name + "__"
-	}
-	return escapes.Replace(name)
-}
-
-var escapes = strings.NewReplacer("__", "__underscores__", ".", "__dot__", "-", "__dash__", "/", "__slash__")
