@@ -13,6 +13,7 @@ import (
 	"github.com/timonel/timonel/internal/api/admissionregistration"
 	"github.com/timonel/timonel/internal/api/apiextensions"
 	"github.com/timonel/timonel/internal/api/apiregistration"
+	"github.com/timonel/timonel/internal/api/apiserverinternal"
 	"github.com/timonel/timonel/internal/api/apps"
 	"github.com/timonel/timonel/internal/api/autoscaling"
 	"github.com/timonel/timonel/internal/api/batch"
@@ -22,6 +23,7 @@ import (
 	"github.com/timonel/timonel/internal/api/discovery"
 	"github.com/timonel/timonel/internal/api/events"
 	"github.com/timonel/timonel/internal/api/flowcontrol"
+	"github.com/timonel/timonel/internal/api/lifecycle"
 	"github.com/timonel/timonel/internal/api/networking"
 	"github.com/timonel/timonel/internal/api/node"
 	"github.com/timonel/timonel/internal/api/podspec"
@@ -31,6 +33,7 @@ import (
 	"github.com/timonel/timonel/internal/api/scheduling"
 	"github.com/timonel/timonel/internal/api/storage"
 	"github.com/timonel/timonel/internal/api/storagemigration"
+	"github.com/timonel/timonel/internal/feature"
 	"github.com/timonel/timonel/internal/kind"
 )
 
@@ -39,12 +42,14 @@ type Options struct {
 	Core       core.Options // its IPAddress is set by Groups
 	Admission  admissionregistration.Options
 	Extensions apiextensions.Options
-	Devices    resource.Options
+	Devices    resource.Options // its Gates are set by Groups
+	Gates      feature.Gates
 }
 
-// Groups returns the definitions of all groups: groups by their priority (the groupPriorityMinimum of their APIService,
-// then the name), kinds of a group in the order of its package.
+// Groups returns the definitions of all groups, also those that are not served by default: groups by their priority (the
+// groupPriorityMinimum of their APIService, then the name), kinds of a group in the order of its package.
 func Groups(o Options) []*kind.Definition {
+	o.Devices.Gates = o.Gates
 	o.Core.IPAddress = networking.IPAddress()
 	coreKinds := core.Definitions(o.Core)
 	event := coreKinds[slices.IndexFunc(coreKinds, func(d *kind.Definition) bool { return d.Kind == "Event" })]
@@ -63,12 +68,21 @@ func Groups(o Options) []*kind.Definition {
 		storage.Definitions(),
 		admissionregistration.Definitions(o.Admission),
 		apiextensions.Definitions(o.Extensions),
-		scheduling.Definitions(),
-		coordination.Definitions(),
+		scheduling.Definitions(o.Gates),
+		coordination.Definitions(o.Gates),
 		node.Definitions(),
 		discovery.Definitions(),
 		resource.Definitions(o.Devices),
 		flowcontrol.Definitions(),
+		apiserverinternal.Definitions(),
 		storagemigration.Definitions(),
+		lifecycle.Definitions(),
 	)
+}
+
+// Served are the definitions that a server has with its feature gates and its --runtime-config.
+func Served(definitions []*kind.Definition, gates feature.Gates, apis feature.APIs) []*kind.Definition {
+	return slices.DeleteFunc(slices.Clone(definitions), func(d *kind.Definition) bool {
+		return !apis.Serves(d.Resource()) || d.Gate != "" && !gates.Enabled(d.Gate)
+	})
 }

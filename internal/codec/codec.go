@@ -60,7 +60,7 @@ func SetKind(v runtime.Object, gvk schema.GroupVersionKind) {
 }
 
 // FromHub and ToHub convert between the version of a definition and the one that
-// the engine works on.
+// the engine works on. What they make says which version it is in.
 func FromHub(d *kind.Definition, obj object.Object) (object.Object, error) {
 	if d.Convert == nil {
 		return obj, nil
@@ -69,6 +69,7 @@ func FromHub(d *kind.Definition, obj object.Object) (object.Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("convert %s to %s: %w", obj.GetName(), d.APIVersion(), err)
 	}
+	SetKind(out, d.GroupVersionKind())
 	return out, nil
 }
 
@@ -80,6 +81,7 @@ func ToHub(d *kind.Definition, obj object.Object) (object.Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("convert %s from %s: %w", obj.GetName(), d.APIVersion(), err)
 	}
+	SetKind(out, d.Hub().GroupVersionKind())
 	return out, nil
 }
 

@@ -111,7 +111,7 @@ func (c *formCache) rowOf(i *Item, columns kind.Columns) (*row, error) {
 	if f.row != nil {
 		return f.row, nil
 	}
-	obj, err := i.Decoded()
+	obj, err := i.hub()
 	if err != nil {
 		return nil, err
 	}

@@ -29,10 +29,7 @@ func (i *Item) tree() bool { return IsTree(i.Definition) }
 // Decoded returns the item in the version of its Definition; the caller may
 // change it only if it came from a stored version.
 func (i *Item) Decoded() (object.Object, error) {
-	if i.Object != nil {
-		return FromHub(i.Definition, i.Object)
-	}
-	hub, err := DecodeVersion(i.Definition.Hub(), i.Version)
+	hub, err := i.hub()
 	if err != nil {
 		return nil, err
 	}
@@ -40,10 +37,18 @@ func (i *Item) Decoded() (object.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	if obj != hub {
+	if i.Object == nil && obj != hub {
 		SetKind(obj, i.Definition.GroupVersionKind())
 	}
 	return obj, nil
+}
+
+// hub returns the item in the version that the engine works on.
+func (i *Item) hub() (object.Object, error) {
+	if i.Object != nil {
+		return i.Object, nil
+	}
+	return DecodeVersion(i.Definition.Hub(), i.Version)
 }
 
 // DecodeVersion returns the object of the hub definition that a cached version holds, the caller's own.
@@ -191,7 +196,7 @@ func (i *Item) EncodeDecoded(obj object.Object) ([]byte, error) {
 
 // Message returns the item's protobuf message, without envelope.
 func (i *Item) Message() ([]byte, error) {
-	if i.Version != nil && i.Definition.Convert == nil {
+	if i.Version != nil && (i.Definition.Convert == nil || i.Definition.Convert.SameMessage) {
 		return i.Version.Blob, i.Version.Err
 	}
 	obj, err := i.Decoded()

@@ -67,7 +67,7 @@ func (e *Encoder) tableHead(columns kind.Columns, meta metav1.ListMeta) ([]byte,
 
 func (e *Encoder) viewAPIVersion() string { return metav1.GroupName + "/" + e.Format.ViewVersion }
 
-// makeRow makes the cells of an object.
+// makeRow makes the cells of an object, which is the hub's.
 func makeRow(d *kind.Definition, columns kind.Columns, obj object.Object) *row {
 	r := &row{cells: make([]any, len(columns))}
 	for c := range columns {
@@ -83,7 +83,7 @@ func (e *Encoder) rowOf(i *Item, columns kind.Columns) (*row, error) {
 	if i.Version != nil && i.Object == nil {
 		return forms.rowOf(i, columns)
 	}
-	obj, err := i.Decoded()
+	obj, err := i.hub()
 	if err != nil {
 		return nil, err
 	}

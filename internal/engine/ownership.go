@@ -25,9 +25,9 @@ func (e *Engine) owners(c *Call) *patch.Ownership {
 		Kind: d.GroupVersionKind(), Subresource: c.Subresource, New: d.New, Default: d.Default,
 		Hub: d.Hub().APIVersion(), Reset: resetFields(c),
 	}
-	if d.Convert != nil {
+	if d.Convert != nil || e.Catalog.Catalog().Versioned(d) {
 		options.Convert = func(obj object.Object, apiVersion string) (object.Object, error) {
-			return convertTo(d, obj, apiVersion)
+			return e.convertTo(d, obj, apiVersion)
 		}
 	}
 	if d.Prune != nil { // a custom resource, whose versions differ in name alone
@@ -42,18 +42,37 @@ func (e *Engine) owners(c *Call) *patch.Ownership {
 	return o.(*patch.Ownership)
 }
 
-// convertTo converts between a version and its hub, the only versions known here.
-func convertTo(d *kind.Definition, obj object.Object, apiVersion string) (object.Object, error) {
+// convertTo converts between the versions of a kind that are served, by way of the hub.
+func (e *Engine) convertTo(d *kind.Definition, obj object.Object, apiVersion string) (object.Object, error) {
 	from := obj.GetObjectKind().GroupVersionKind().GroupVersion().String()
-	switch {
-	case apiVersion == from:
+	if apiVersion == from {
 		return obj, nil
-	case apiVersion == d.APIVersion():
-		return codec.FromHub(d, obj)
-	case apiVersion == d.Hub().APIVersion():
-		return codec.ToHub(d, obj)
 	}
-	return nil, patch.ErrNoVersion
+	source, target := e.variant(d, from), e.variant(d, apiVersion)
+	if source == nil || target == nil {
+		return nil, patch.ErrNoVersion
+	}
+	hub, err := codec.ToHub(source, obj)
+	if err != nil {
+		return nil, err
+	}
+	return codec.FromHub(target, hub)
+}
+
+// variant is the definition of a kind in another version, or nil. The hub is one even if it is not served.
+func (e *Engine) variant(d *kind.Definition, apiVersion string) *kind.Definition {
+	hub := d.Hub()
+	if apiVersion == hub.APIVersion() {
+		return hub
+	}
+	gv, err := schema.ParseGroupVersion(apiVersion)
+	if err != nil {
+		return nil
+	}
+	if v := e.Catalog.Catalog().Kind(gv.WithKind(d.Kind)); v != nil && v.Hub() == hub {
+		return v
+	}
+	return nil
 }
 
 // rename gives a custom resource the name of another version of its kind.

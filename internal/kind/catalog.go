@@ -18,7 +18,8 @@ type Catalog struct {
 	hubs       map[schema.GroupResource]*Definition
 	groups     map[string][]string // versions of a group, preferred first
 	groupOrder []string
-	builtin    map[string]bool // groups that have kinds which are no custom resources
+	variants   map[*Definition]int // of a hub, how many versions are served
+	builtin    map[string]bool     // groups that have kinds which are no custom resources
 }
 
 // NewCatalog makes a catalogue of the definitions, completing each. Of two with the
@@ -29,14 +30,17 @@ func NewCatalog(definitions ...*Definition) *Catalog {
 		byKind:     map[schema.GroupVersionKind]*Definition{},
 		hubs:       map[schema.GroupResource]*Definition{},
 		groups:     map[string][]string{},
+		variants:   map[*Definition]int{},
 		builtin:    map[string]bool{},
 	}
 	for _, d := range definitions {
 		d.Complete()
+		d.Hub().Complete()
 		if c.byResource[d.Resource()] != nil {
 			continue
 		}
 		c.all = append(c.all, d)
+		c.variants[d.Hub()]++
 		c.builtin[d.Group] = c.builtin[d.Group] || d.Prune == nil
 		c.byResource[d.Resource()] = d
 		c.byKind[d.GroupVersionKind()] = d
@@ -80,6 +84,9 @@ func (c *Catalog) Locate(group, version, plural string) *Definition {
 	return c.byResource[schema.GroupVersionResource{Group: group, Version: version, Resource: plural}]
 }
 
+// Versioned reports whether the kind of a definition is served in several versions.
+func (c *Catalog) Versioned(d *Definition) bool { return c.variants[d.Hub()] > 1 }
+
 // Kind returns the definition of a kind, or nil.
 func (c *Catalog) Kind(k schema.GroupVersionKind) *Definition { return c.byKind[k] }
 
@@ -94,14 +101,15 @@ func (c *Catalog) Has(group, version string) bool {
 	return slices.Contains(c.groups[group], version)
 }
 
-// Stored returns the definitions that own storage, one per key space.
+// Stored returns the definitions that own storage, one per key space. A hub stands here also when only another version of
+// its kind is served.
 func (c *Catalog) Stored() []*Definition {
 	var stored []*Definition
 	seen := map[string]bool{}
 	for _, d := range c.all {
-		if d.Convert == nil && d.Persistent() && !seen[d.Stored.Prefix] {
-			seen[d.Stored.Prefix] = true
-			stored = append(stored, d)
+		if hub := d.Hub(); hub.Persistent() && !seen[hub.Stored.Prefix] {
+			seen[hub.Stored.Prefix] = true
+			stored = append(stored, hub)
 		}
 	}
 	slices.SortFunc(stored, func(a, b *Definition) int { return strings.Compare(a.Stored.Prefix, b.Stored.Prefix) })

@@ -97,21 +97,3 @@ func (c Columns) Definitions() []metav1.TableColumnDefinition {
 	}
 	return defs
 }
-
-// Via returns the columns for objects of another version, which convert turns into the type
-// that the columns were written for. A cell of an object that cannot be converted is empty.
-func (c Columns) Via(convert func(object.Object) (object.Object, error)) Columns {
-	via := make(Columns, len(c))
-	for i, col := range c {
-		of := col.Of
-		col.Of = func(obj object.Object) any {
-			hub, err := convert(obj)
-			if err != nil {
-				return nil
-			}
-			return of(hub)
-		}
-		via[i] = col
-	}
-	return via
-}

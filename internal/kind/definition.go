@@ -99,11 +99,14 @@ type Shape struct {
 }
 
 // Conversion makes a Definition another version of one that the engine works
-// on (the hub). Both functions are pure.
+// on (the hub). Both functions are pure and may return what shares memory with their argument.
 type Conversion struct {
 	Hub     *Definition
 	ToHub   func(object.Object) (object.Object, error)
 	FromHub func(object.Object) (object.Object, error)
+	// SameMessage: the protobuf message of the hub's object is that of the version's too, so that it goes to clients
+	// as it is stored.
+	SameMessage bool
 }
 
 // Definition is everything that the server knows about one version of a kind. The
@@ -118,6 +121,7 @@ type Definition struct {
 	Scope                Scope
 	Verbs                Verbs
 	Deprecated           string // the text of the warning that every request gets
+	Gate                 string // the feature gate without which the kind is not served; "": none
 
 	// New returns an empty object of the kind's Go type.
 	New func() object.Object
@@ -191,7 +195,7 @@ type Definition struct {
 	Fields        []Field
 	FieldsUnknown func(label string) string
 
-	// Columns are the cells of a Table after the name; nil: the default
+	// Columns are the cells of a Table after the name, made from the hub's object; nil: the default
 	// columns Name and Created At.
 	Columns Columns
 	// Conditions are marks on a Table row (a Pod that is done: Completed).

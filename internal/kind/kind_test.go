@@ -2,7 +2,6 @@ package kind
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -126,19 +125,6 @@ func TestColumns(t *testing.T) {
 		if got != one.want {
 			t.Errorf("got %s, want %s", got, one.want)
 		}
-	}
-	via := Columns{own}.Via(func(o object.Object) (object.Object, error) {
-		s, ok := o.(*corev1.Secret)
-		if !ok {
-			return nil, errors.New("no secret")
-		}
-		return &corev1.ConfigMap{Data: s.StringData}, nil
-	})
-	if got := via[0].Of(&corev1.Secret{StringData: map[string]string{"a": "b"}}); got != int64(1) {
-		t.Errorf("the converted cell is %v", got)
-	}
-	if got := via[0].Of(&corev1.Pod{}); got != nil {
-		t.Errorf("the cell of what does not convert is %v", got)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"github.com/timonel/timonel/internal/api/expression"
 	"github.com/timonel/timonel/internal/kind"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	admissionv1alpha1 "k8s.io/api/admissionregistration/v1alpha1"
+	admissionv1beta1 "k8s.io/api/admissionregistration/v1beta1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -61,8 +63,13 @@ func Definitions(o Options) []*kind.Definition {
 	if o.Checker == nil {
 		o.Checker = func(Scope) Checker { return syntax{} }
 	}
+	policy, binding := mutatingPolicy(o), mutatingBinding()
 	return []*kind.Definition{
-		mutatingPolicy(o), mutatingBinding(), mutatingWebhooks(o), validatingPolicy(o), validatingBinding(), validatingWebhooks(o),
+		policy, binding, mutatingWebhooks(o), validatingPolicy(o), validatingBinding(), validatingWebhooks(o),
+		policy.Renamed("v1beta1", kind.Of[admissionv1beta1.MutatingAdmissionPolicy]()),
+		binding.Renamed("v1beta1", kind.Of[admissionv1beta1.MutatingAdmissionPolicyBinding]()),
+		policy.Renamed("v1alpha1", kind.Of[admissionv1alpha1.MutatingAdmissionPolicy]()),
+		binding.Renamed("v1alpha1", kind.Of[admissionv1alpha1.MutatingAdmissionPolicyBinding]()),
 	}
 }
 

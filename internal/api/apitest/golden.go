@@ -82,13 +82,14 @@ func archive(t *testing.T, catalog *kind.Catalog, path string) {
 	}
 }
 
-// run is what becomes of a request, as text.
+// run is what becomes of a request, as text. One of another version than the hub's is answered in that version.
 func run(catalog *kind.Catalog, body, before []byte) (string, error) {
 	ctx := context.Background()
-	d, obj, err := decode(catalog, body)
+	asked, obj, err := decode(catalog, body)
 	if err != nil {
 		return "", err
 	}
+	d := asked.Hub()
 	var errs field.ErrorList
 	var warnings []string
 	if before == nil {
@@ -129,13 +130,20 @@ func run(catalog *kind.Catalog, body, before []byte) (string, error) {
 	for _, w := range warnings {
 		fmt.Fprintf(&b, "warning: %s\n", w)
 	}
-	return b.String() + row(d, obj) + text(obj), nil
+	shown := obj
+	if asked.Convert != nil {
+		if shown, err = asked.Convert.FromHub(obj); err != nil {
+			return "", err
+		}
+	}
+	return b.String() + row(d, obj) + text(shown), nil
 }
 
 // decode reads an object and defaults it. A definition with a hub is converted to it.
 func decode(catalog *kind.Catalog, body []byte) (*kind.Definition, object.Object, error) {
 	var meta metav1.TypeMeta
-	if err := yaml.Unmarshal(body, &meta); err != nil {
+	err := yaml.Unmarshal(body, &meta)
+	if err != nil {
 		return nil, nil, err
 	}
 	d := catalog.Kind(meta.GroupVersionKind())
@@ -149,6 +157,15 @@ func decode(catalog *kind.Catalog, body []byte) (*kind.Definition, object.Object
 	obj.SetCreationTimestamp(created)
 	if d.Default != nil {
 		d.Default(obj)
+	}
+	if d.Convert == nil {
+		return d, obj, nil
+	}
+	if obj, err = d.Convert.ToHub(obj); err != nil {
+		return nil, nil, err
+	}
+	if hub := d.Hub(); hub.Default != nil {
+		hub.Default(obj)
 	}
 	return d, obj, nil
 }

@@ -42,7 +42,7 @@ func horizontalPodAutoscalerV1(hub *kind.Definition) *kind.Definition {
 		Generation:    hub.Generation,
 		Fields:        hub.Fields,
 		FieldsUnknown: hub.FieldsUnknown,
-		Columns:       hub.Columns.Via(func(o object.Object) (object.Object, error) { return toHub(o) }),
+		Columns:       hub.Columns,
 		Subresources:  hub.Subresources,
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/timonel/timonel/internal/kind"
 	certificatesv1 "k8s.io/api/certificates/v1"
+	certificatesv1beta1 "k8s.io/api/certificates/v1beta1"
 	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -21,9 +22,14 @@ import (
 
 const group = certificatesv1.GroupName
 
-// Definitions lists the kinds of the group in alphabetical order, as discovery does.
+// Definitions lists the kinds of the group in alphabetical order, as discovery does, the preferred version first.
 func Definitions() []*kind.Definition {
-	return []*kind.Definition{certificateSigningRequest(), clusterTrustBundle(), podCertificateRequest()}
+	bundle, request := clusterTrustBundle(), podCertificateRequest()
+	return []*kind.Definition{
+		certificateSigningRequest(), bundle, request,
+		bundle.Renamed("v1beta1", kind.Of[certificatesv1beta1.ClusterTrustBundle]()),
+		request.Renamed("v1beta1", kind.Of[certificatesv1beta1.PodCertificateRequest]()), // pkixPublicKey and proofOfPossession are no longer used
+	}
 }
 
 func labelNotSupported(label string) string { return "field label not supported: " + label }

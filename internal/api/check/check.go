@@ -114,6 +114,9 @@ func Form[T ~string](value T, path *field.Path, form func(string) []string) fiel
 	return Each(path, value, form(string(value)))
 }
 
+// Equal compares values of the API: what is empty equals what is not there.
+func Equal(a, b any) bool { return equality.Semantic.DeepEqual(a, b) }
+
 // Immutable wants the new value to be the old one.
 func Immutable[T any](value, old T, path *field.Path) field.ErrorList {
 	if equality.Semantic.DeepEqual(value, old) {

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/timonel/timonel/internal/api/apitest"
+	"github.com/timonel/timonel/internal/feature"
 )
 
-func TestGolden(t *testing.T) { apitest.Golden(t, Definitions()...) }
+func TestGolden(t *testing.T) { apitest.Golden(t, Definitions(feature.Gates{})...) }

@@ -40,7 +40,7 @@ func event(hub *kind.Definition) *kind.Definition {
 		Expire:        hub.Expire,
 		Fields:        fields(),
 		FieldsUnknown: hub.FieldsUnknown,
-		Columns:       core.EventColumns().Via(func(o object.Object) (object.Object, error) { return toCore(o) }),
+		Columns:       core.EventColumns(),
 	}
 }
 

@@ -72,7 +72,7 @@ func checkAllocation(r *resourcev1.ResourceClaim, path *field.Path) field.ErrorL
 		errs = append(errs, tooMany(len(d.BindingConditions), resourcev1.BindingConditionsMaxSize, at.Child("bindingConditions"))...)
 		errs = append(errs, tooMany(len(d.BindingFailureConditions), resourcev1.BindingFailureConditionsMaxSize, at.Child("bindingFailureConditions"))...)
 		if d.ShareID != nil {
-			errs = append(errs, form(validate.UUID[string])(string(*d.ShareID), at.Child("shareID"))...)
+			errs = append(errs, check.RequiredSpelled(string(*d.ShareID), at.Child("shareID"), validate.UUID)...)
 		}
 	}
 	config := path.Child("devices", "config")

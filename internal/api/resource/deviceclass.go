@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/kind"
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -33,7 +34,7 @@ func (c checker) deviceClass(d *resourcev1.DeviceClass) field.ErrorList {
 		errs = append(errs, configuration(d.Spec.Config[i].Opaque, config.Index(i))...)
 	}
 	if name := d.Spec.ExtendedResourceName; name != nil {
-		errs = append(errs, form(validate.ExtendedResourceName[string])(*name, spec.Child("extendedResourceName"))...)
+		errs = append(errs, check.RequiredSpelled(*name, spec.Child("extendedResourceName"), validate.ExtendedResourceName)...)
 	}
 	return errs
 }

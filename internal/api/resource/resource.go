@@ -6,15 +6,17 @@
 package resource
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/api/expression"
+	"github.com/timonel/timonel/internal/feature"
 	"github.com/timonel/timonel/internal/kind"
 	resourcev1 "k8s.io/api/resource/v1"
-	"k8s.io/apimachinery/pkg/api/operation"
+	resourcev1alpha3 "k8s.io/api/resource/v1alpha3"
+	resourcev1beta1 "k8s.io/api/resource/v1beta1"
+	resourcev1beta2 "k8s.io/api/resource/v1beta2"
 	"k8s.io/apimachinery/pkg/api/validate"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -27,9 +29,10 @@ type Options struct {
 	// TooComplex is about what the expression may cost. nil: only the syntax is checked.
 	CheckSelector func(expression string) error
 	TooComplex    error
+	Gates         feature.Gates
 }
 
-// Definitions lists the kinds of the group in alphabetical order, as discovery does.
+// Definitions lists the kinds of the group in alphabetical order, as discovery does, the preferred version first.
 func Definitions(o Options) []*kind.Definition {
 	if o.CheckSelector == nil {
 		o.CheckSelector = func(text string) error {
@@ -40,7 +43,21 @@ func Definitions(o Options) []*kind.Definition {
 		}
 	}
 	c := checker{Options: o}
-	return []*kind.Definition{deviceClass(c), deviceTaintRule(), resourceClaim(c), resourceClaimTemplate(c), resourceSlice()}
+	class, rule, claim, template, slice := deviceClass(c), deviceTaintRule(), resourceClaim(c), resourceClaimTemplate(c), resourceSlice()
+	return []*kind.Definition{
+		class, rule, claim, template, slice,
+		class.Renamed("v1beta2", kind.Of[resourcev1beta2.DeviceClass]()),
+		rule.Renamed("v1beta2", kind.Of[resourcev1beta2.DeviceTaintRule]()),
+		claim.Renamed("v1beta2", kind.Of[resourcev1beta2.ResourceClaim]()),
+		template.Renamed("v1beta2", kind.Of[resourcev1beta2.ResourceClaimTemplate]()),
+		slice.Renamed("v1beta2", kind.Of[resourcev1beta2.ResourceSlice]()),
+		class.Renamed("v1beta1", kind.Of[resourcev1beta1.DeviceClass]()),
+		claim.Converted("v1beta1", kind.Of[resourcev1beta1.ResourceClaim](), kind.Conversion{ToHub: claimToHub, FromHub: claimFromHub}),
+		template.Converted("v1beta1", kind.Of[resourcev1beta1.ResourceClaimTemplate](), kind.Conversion{ToHub: templateToHub, FromHub: templateFromHub}),
+		slice.Converted("v1beta1", kind.Of[resourcev1beta1.ResourceSlice](), kind.Conversion{ToHub: sliceToHub, FromHub: sliceFromHub}),
+		rule.Renamed("v1alpha3", kind.Of[resourcev1alpha3.DeviceTaintRule]()),
+		poolStatusRequest(o.Gates),
+	}
 }
 
 // checker checks what the kinds have in common.
@@ -61,21 +78,17 @@ func (c checker) knows(selectors []resourcev1.DeviceSelector) checker {
 	return c
 }
 
-// form adapts a check of apimachinery for a text that must be there.
-func form[T ~string](f func(context.Context, operation.Operation, *field.Path, *T, *T) field.ErrorList) func(T, *field.Path) field.ErrorList {
-	return func(value T, path *field.Path) field.ErrorList {
-		if value == "" {
-			return field.ErrorList{field.Required(path, "")}
-		}
-		return f(context.Background(), operation.Operation{}, path, &value, nil)
-	}
+func poolName(name string, path *field.Path) field.ErrorList {
+	return check.RequiredSpelled(name, path, validate.ResourcePoolName)
 }
 
-var (
-	poolName      = form(validate.ResourcePoolName[string])
-	className     = form(validate.LongName[string])
-	attributeName = form(validate.ResourceFullyQualifiedName[resourcev1.FullyQualifiedName])
-)
+func className(name string, path *field.Path) field.ErrorList {
+	return check.RequiredSpelled(name, path, validate.LongName)
+}
+
+func attributeName(name resourcev1.FullyQualifiedName, path *field.Path) field.ErrorList {
+	return check.RequiredSpelled(name, path, validate.ResourceFullyQualifiedName)
+}
 
 // driverName wants the name of a driver: a DNS subdomain.
 func driverName(name string, path *field.Path) field.ErrorList {
@@ -86,7 +99,7 @@ func driverName(name string, path *field.Path) field.ErrorList {
 	if len(name) > resourcev1.DriverNameMaxLength {
 		errs = append(errs, field.TooLong(path, name, resourcev1.DriverNameMaxLength))
 	}
-	return append(errs, validate.LongNameCaseless(context.Background(), operation.Operation{}, path, &name, nil)...)
+	return append(errs, check.Spelled(name, path, validate.LongNameCaseless)...)
 }
 
 // tooMany wants no more than max entries.

@@ -1,4 +1,5 @@
-// Package scheduling holds the kinds of scheduling.k8s.io: PriorityClass.
+// Package scheduling holds the kinds of scheduling.k8s.io: PriorityClass, and those by which pods are scheduled as groups
+// (KEP-4671): Workload, PodGroup, CompositePodGroup. A file each.
 package scheduling
 
 import (
@@ -6,9 +7,11 @@ import (
 	"strings"
 
 	"github.com/timonel/timonel/internal/api/check"
+	"github.com/timonel/timonel/internal/feature"
 	"github.com/timonel/timonel/internal/kind"
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	schedulingv1alpha3 "k8s.io/api/scheduling/v1alpha3"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 )
@@ -34,9 +37,15 @@ func SystemPriorityClasses() []*schedulingv1.PriorityClass {
 	}
 }
 
-// Definitions lists the kinds of the group.
-func Definitions() []*kind.Definition {
-	return []*kind.Definition{priorityClass()}
+// Definitions lists the kinds of the group, the preferred version of each first.
+func Definitions(gates feature.Gates) []*kind.Definition {
+	rules := groupRules{gates}
+	workload, group := workload(rules), podGroup(rules)
+	return []*kind.Definition{
+		priorityClass(), group, workload, compositePodGroup(rules),
+		group.Renamed("v1alpha3", kind.Of[schedulingv1alpha3.PodGroup]()),
+		workload.Renamed("v1alpha3", kind.Of[schedulingv1alpha3.Workload]()),
+	}
 }
 
 // PriorityClass is a name for how important a pod is.

@@ -8,6 +8,7 @@ import (
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/kind"
 	storagemigrationv1 "k8s.io/api/storagemigration/v1"
+	storagemigrationv1beta1 "k8s.io/api/storagemigration/v1beta1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -16,7 +17,8 @@ import (
 
 // Definitions lists the kinds of the group.
 func Definitions() []*kind.Definition {
-	return []*kind.Definition{storageVersionMigration()}
+	migration := storageVersionMigration()
+	return []*kind.Definition{migration, migration.Renamed("v1beta1", kind.Of[storagemigrationv1beta1.StorageVersionMigration]())}
 }
 
 // StorageVersionMigration has all objects of a resource written again, in the version that is stored now.
