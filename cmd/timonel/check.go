@@ -13,7 +13,10 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/timonel/timonel/internal/api"
 	"github.com/timonel/timonel/internal/handover"
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/server"
 	"github.com/timonel/timonel/internal/storage"
+	"github.com/timonel/timonel/internal/storage/encrypt"
 	"github.com/timonel/timonel/internal/storage/etcd"
 )
 
@@ -25,9 +28,10 @@ func checkCommand() *cobra.Command {
 
 // etcdSource is where `timonel check etcd` reads.
 type etcdSource struct {
-	dataDir string
-	prefix  string
-	servers etcd.Config
+	dataDir    string
+	prefix     string
+	encryption string // configuration file; "" for none
+	servers    etcd.Config
 }
 
 // errFindings makes the exit status of a check that found something 1.
@@ -54,7 +58,17 @@ back: run it before. The exit status is 1 if anything is reported. See docs/hand
 				return err
 			}
 			defer done()
-			return checkEtcd(c.Context(), store, from.prefix, c.OutOrStdout())
+			definitions := api.Groups(api.Options{})
+			if from.encryption != "" {
+				t, err := encrypt.Open(c.Context(), encrypt.Options{
+					File: from.encryption, Locate: server.LocateStored(from.prefix, definitions), Log: slog.New(slog.DiscardHandler),
+				})
+				if err != nil {
+					return err
+				}
+				store = storage.Transform(store, t)
+			}
+			return checkEtcd(c.Context(), store, from.prefix, definitions, c.OutOrStdout())
 		},
 	}
 	f := c.Flags()
@@ -64,6 +78,7 @@ back: run it before. The exit status is 1 if anything is reported. See docs/hand
 	f.StringVar(&from.servers.CAFile, "etcd-cafile", "", "CA file to verify etcd with.")
 	f.StringVar(&from.servers.CertFile, "etcd-certfile", "", "Client certificate for etcd.")
 	f.StringVar(&from.servers.KeyFile, "etcd-keyfile", "", "Key of the client certificate for etcd.")
+	f.StringVar(&from.encryption, "encryption-provider-config", "", "File with the configuration of encryption at rest; without it encrypted values are reported.")
 	c.MarkFlagsOneRequired("data-dir", "etcd-servers")
 	c.MarkFlagsMutuallyExclusive("data-dir", "etcd-servers")
 	return c
@@ -105,8 +120,8 @@ func (s *etcdSource) open(ctx context.Context) (storage.Store, func(), error) {
 	return store, func() { _ = store.Close(); remove() }, nil
 }
 
-func checkEtcd(ctx context.Context, store storage.Store, prefix string, out io.Writer) error {
-	sum, err := handover.Check(ctx, store, prefix, api.Groups(api.Options{}), func(f handover.Finding) {
+func checkEtcd(ctx context.Context, store storage.Store, prefix string, definitions []*kind.Definition, out io.Writer) error {
+	sum, err := handover.Check(ctx, store, prefix, definitions, func(f handover.Finding) {
 		fmt.Fprintf(out, "%s: %v\n", f.Key, f.Err)
 	})
 	if err != nil {

@@ -80,7 +80,7 @@ func Check(ctx context.Context, store storage.Store, prefix string, definitions 
 			if d != nil {
 				seen[resource] = true
 			}
-			if err := inspect(d, strings.TrimPrefix(relative, resource+"/"), e.Value); err != nil {
+			if err := inspect(d, strings.TrimPrefix(relative, resource+"/"), e); err != nil {
 				sum.Findings++
 				report(Finding{Key: e.Key, Resource: name(d), Err: err})
 				continue
@@ -102,14 +102,20 @@ func name(d *kind.Definition) string {
 	return d.GroupResource().String()
 }
 
-// inspect says what is wrong with the value of a resource at key, the part of its key after the resource's prefix.
-func inspect(d *kind.Definition, key string, value []byte) error {
+// inspect says what is wrong with an entry of a resource; key is the part of its key after the resource's prefix.
+func inspect(d *kind.Definition, key string, e storage.Entry) error {
+	value := e.Value
 	switch {
 	case d == nil, key == "":
 		return ErrUnknownResource
 	case bytes.HasPrefix(value, []byte("k8s:enc:")):
 		provider, _, _ := strings.Cut(string(value[len("k8s:enc:"):min(len(value), 64)]), ":")
+		if e.Err != nil {
+			return fmt.Errorf("%w with provider %q: %w", ErrEncrypted, provider, e.Err)
+		}
 		return fmt.Errorf("%w with provider %q", ErrEncrypted, provider)
+	case e.Err != nil:
+		return fmt.Errorf("%w: %w", ErrUndecodable, e.Err)
 	}
 	apiVersion, kindName, err := codec.StoredType(value)
 	if err != nil {

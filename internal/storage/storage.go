@@ -102,6 +102,9 @@ type Store interface {
 	// revision; else *ConflictError (errors.Is ErrConflict).
 	Commit(ctx context.Context, txn Txn) (Revision, error)
 
+	// Keep puts a value at key that vanishes, like one with a TTL, about ttl after it was last renewed.
+	Keep(ctx context.Context, key string, value []byte, ttl time.Duration) (Kept, error)
+
 	// Watch calls deliver, from one goroutine, with all changes under prefix
 	// after the given revision until ctx ends, deliver fails or the watch breaks.
 	// It always returns a non-nil error. The caller resumes after the revision of the
@@ -117,6 +120,16 @@ type Store interface {
 
 	// Close releases connections. Running calls fail.
 	Close() error
+}
+
+// Kept is a key that somebody keeps from vanishing. Others may write and delete it like any key.
+type Kept interface {
+	// Renew gives the key its full TTL again. It writes nothing, so nobody is told. ErrNotFound: it came too
+	// late, the key is gone.
+	Renew(ctx context.Context) error
+
+	// Release removes the key at once, unless somebody else put it meanwhile.
+	Release(ctx context.Context) error
 }
 
 var (

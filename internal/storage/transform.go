@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // Transformer changes values on their way into a store and back, as encryption does.
@@ -67,6 +68,14 @@ func (s *Transformed) Commit(ctx context.Context, txn Txn) (Revision, error) {
 		s.from(ctx, conflict.Current)
 	}
 	return rev, err
+}
+
+func (s *Transformed) Keep(ctx context.Context, key string, value []byte, ttl time.Duration) (Kept, error) {
+	stored, err := s.t.ToStore(ctx, key, value)
+	if err != nil {
+		return nil, fmt.Errorf("%w to storage: %s: %w", ErrTransform, key, err)
+	}
+	return s.Store.Keep(ctx, key, stored, ttl)
 }
 
 func (s *Transformed) Watch(ctx context.Context, prefix string, after Revision, deliver func(Batch) error) error {

@@ -133,6 +133,16 @@ func (e *external) grant(ctx context.Context, ttlSeconds int64) (int64, error) {
 	return resp.ID, nil
 }
 
+func (e *external) renew(ctx context.Context, leaseID int64) error {
+	_, err := e.client.KeepAliveOnce(ctx, clientv3.LeaseID(leaseID))
+	return readError(err) // a second time does no harm
+}
+
+func (e *external) revoke(ctx context.Context, leaseID int64) error {
+	_, err := e.lease.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: leaseID})
+	return writeError(err)
+}
+
 func (e *external) watch(ctx context.Context, key, end []byte, after storage.Revision, deliver func(storage.Batch) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -23,6 +23,7 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver"
 	servererrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
 	"go.etcd.io/etcd/server/v3/features"
+	"go.etcd.io/etcd/server/v3/lease"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/raft/v3"
@@ -365,6 +366,20 @@ func (e *embedded) grant(ctx context.Context, ttlSeconds int64) (int64, error) {
 		return 0, writeError(err)
 	}
 	return resp.ID, nil
+}
+
+func (e *embedded) renew(ctx context.Context, leaseID int64) error {
+	_, err := e.server.LeaseRenew(ctx, lease.LeaseID(leaseID))
+	return readError(err) // a second time does no harm
+}
+
+func (e *embedded) revoke(ctx context.Context, leaseID int64) error {
+	resp, err := e.server.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: leaseID})
+	if err != nil {
+		return writeError(err)
+	}
+	e.told(resp.Header.Revision)
+	return nil
 }
 
 // watchBatch bounds how many changes that wait are delivered together.

@@ -2,8 +2,14 @@ package etcd
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/timonel/timonel/internal/storage"
 )
 
 // Leases are shared: a lease of its own for each object would cost etcd far more
@@ -48,6 +54,44 @@ func (l *leases) get(ctx context.Context, ttl time.Duration) (int64, error) {
 	}
 	l.shared[ttl] = &sharedLease{id: id, until: time.Now().Add(reuse), objects: 1}
 	return id, nil
+}
+
+// kept is a key with a lease of its own.
+type kept struct {
+	backend backend
+	lease   int64
+}
+
+// Keep is storage.Store's.
+func (s *Store) Keep(ctx context.Context, key string, value []byte, ttl time.Duration) (storage.Kept, error) {
+	id, err := s.backend.grant(ctx, int64((ttl+time.Second-1)/time.Second))
+	if err != nil {
+		return nil, fmt.Errorf("lease of %v for %s: %w", ttl, key, err)
+	}
+	_, err = s.backend.txn(ctx, &pb.TxnRequest{Success: []*pb.RequestOp{{
+		Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte(key), Value: value, Lease: id}},
+	}}})
+	if err != nil { // the lease runs out by itself
+		return nil, fmt.Errorf("keep %s: %w", key, err)
+	}
+	return &kept{s.backend, id}, nil
+}
+
+func (k *kept) Renew(ctx context.Context) error {
+	err := k.backend.renew(ctx, k.lease)
+	if errors.Is(err, errLeaseNotFound) {
+		return storage.ErrNotFound
+	}
+	return err
+}
+
+// Release revokes the lease, which removes the key unless that has another one by now.
+func (k *kept) Release(ctx context.Context) error {
+	err := k.backend.revoke(ctx, k.lease)
+	if errors.Is(err, errLeaseNotFound) {
+		return nil
+	}
+	return err
 }
 
 // forget makes the next call of get ask for a new lease.

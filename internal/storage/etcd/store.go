@@ -41,6 +41,8 @@ type backend interface {
 	read(ctx context.Context, r readRequest) (readResult, error)
 	txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error)
 	grant(ctx context.Context, ttlSeconds int64) (leaseID int64, err error)
+	renew(ctx context.Context, leaseID int64) error
+	revoke(ctx context.Context, leaseID int64) error
 	watch(ctx context.Context, key, end []byte, after storage.Revision, deliver func(storage.Batch) error) error
 	progress(ctx context.Context) error
 	now(ctx context.Context) (storage.Revision, error)

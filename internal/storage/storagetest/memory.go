@@ -188,6 +188,46 @@ func (m *Memory) Commit(ctx context.Context, txn storage.Txn) (storage.Revision,
 	return m.revision, nil
 }
 
+// kept is a key that vanishes when its timer fires.
+type kept struct {
+	m        *Memory
+	key      string
+	revision storage.Revision
+	ttl      time.Duration
+	timer    *time.Timer
+}
+
+func (m *Memory) Keep(ctx context.Context, key string, value []byte, ttl time.Duration) (storage.Kept, error) {
+	revision, err := m.Commit(ctx, storage.Txn{Then: []storage.Op{{Key: key, Value: value}}})
+	if err != nil {
+		return nil, err
+	}
+	k := &kept{m: m, key: key, revision: revision, ttl: ttl}
+	k.timer = time.AfterFunc(ttl, func() { _ = k.remove(context.Background()) })
+	return k, nil
+}
+
+func (k *kept) Renew(context.Context) error {
+	if !k.timer.Stop() {
+		return storage.ErrNotFound
+	}
+	k.timer.Reset(k.ttl)
+	return nil
+}
+
+func (k *kept) Release(ctx context.Context) error {
+	k.timer.Stop()
+	return k.remove(ctx)
+}
+
+func (k *kept) remove(ctx context.Context) error {
+	_, err := k.m.Commit(ctx, storage.Txn{If: []storage.Condition{{Key: k.key, Revision: k.revision}}, Then: []storage.Op{{Key: k.key}}})
+	if errors.Is(err, storage.ErrConflict) {
+		return nil
+	}
+	return err
+}
+
 func (m *Memory) Watch(ctx context.Context, prefix string, after storage.Revision, deliver func(storage.Batch) error) error {
 	m.mu.Lock()
 	asked, breaks := m.asked, m.breaks

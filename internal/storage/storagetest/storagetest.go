@@ -51,6 +51,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store, opts Options) {
 		{"Now", testNow},
 		{"CompareAndSwapRace", testRace},
 		{"TTL", testTTL},
+		{"Keep", testKeep},
 		{"TooLarge", testTooLarge},
 		{"WatchOrder", testWatchOrder},
 		{"WatchWholeRevisions", testWatchWholeRevisions},
@@ -355,6 +356,70 @@ func testTTL(t *testing.T, s storage.Store, _ Options) {
 		}
 	}
 	checkKeys(t, list(t, s, "/ttl/", storage.ListOptions{}), "/ttl/stays")
+}
+
+func testKeep(t *testing.T, s storage.Store, _ Options) {
+	const ttl = 2 * time.Second
+	keep := func(key, value string) storage.Kept {
+		t.Helper()
+		k, err := s.Keep(t.Context(), key, []byte(value), ttl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	w := startWatch(t, s, "/keep/", put(t, s, "/keep/stays", "x"))
+	renewed, left, released, taken := keep("/keep/renewed", "v"), keep("/keep/left", "v"), keep("/keep/released", "v"), keep("/keep/taken", "v")
+	before := get(t, s, "/keep/renewed")
+	if string(before.Value) != "v" {
+		t.Errorf("kept %q", before.Value)
+	}
+	put(t, s, "/keep/taken", "somebody else's")
+	for _, k := range []storage.Kept{released, taken} {
+		if err := k.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	checkKeys(t, list(t, s, "/keep/", storage.ListOptions{}), "/keep/left", "/keep/renewed", "/keep/stays", "/keep/taken")
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(ttl / 4):
+				if err := renewed.Renew(t.Context()); err != nil {
+					t.Errorf("renew: %v", err)
+				}
+			}
+		}
+	}()
+	gone := func(key string) {
+		t.Helper()
+		for {
+			for _, c := range w.next(t).Changes {
+				if c.Deleted && c.Key != "/keep/released" {
+					if c.Key != key {
+						t.Fatalf("%s is gone, want %s", c.Key, key)
+					}
+					return
+				}
+			}
+		}
+	}
+	gone("/keep/left")
+	if err := left.Renew(t.Context()); !errors.Is(err, storage.ErrNotFound) {
+		t.Errorf("renew what is gone: %v", err)
+	}
+	if after := get(t, s, "/keep/renewed"); after.Modified != before.Modified {
+		t.Errorf("renewing wrote: revision %d became %d", before.Modified, after.Modified)
+	}
+	close(stop)
+	<-done
+	gone("/keep/renewed")
+	checkKeys(t, list(t, s, "/keep/", storage.ListOptions{}), "/keep/stays", "/keep/taken")
 }
 
 func testTooLarge(t *testing.T, s storage.Store, opts Options) {
