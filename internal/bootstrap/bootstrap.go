@@ -87,9 +87,17 @@ func Reconcile(ctx context.Context, objects kind.Objects, config Config) error {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
+	if err := reconcileAll(ctx, objects, config.Catalog, config.wanted()); err != nil {
+		return err
+	}
+	return config.reconcileService(ctx, objects)
+}
+
+// reconcileAll makes and repairs what is wanted of the kinds that the catalogue has.
+func reconcileAll(ctx context.Context, objects kind.Objects, catalog *kind.Catalog, all []wanted) error {
 	var create []kind.Seed
-	for _, w := range config.wanted() {
-		if config.Catalog.Hub(w.resource) == nil {
+	for _, w := range all {
+		if catalog.Hub(w.resource) == nil {
 			continue
 		}
 		for _, want := range w.objects {
@@ -107,10 +115,7 @@ func Reconcile(ctx context.Context, objects kind.Objects, config Config) error {
 			}
 		}
 	}
-	if err := createAll(ctx, objects, create); err != nil {
-		return err
-	}
-	return config.reconcileService(ctx, objects)
+	return createAll(ctx, objects, create)
 }
 
 // reconcile puts an existing object right; it reports whether there is none.
@@ -216,9 +221,7 @@ func (c *Config) wanted() []wanted {
 		all = append(all, wanted{resource: in("networking.k8s.io", "servicecidrs"), objects: []object.Object{ServiceCIDR(c.ServiceRanges, now)}})
 	}
 	if len(c.Servers) > 0 {
-		all = append(all,
-			wanted{resource: core("endpoints"), objects: []object.Object{Endpoints(c.Servers, c.Port)}, repair: repairEndpoints, vouched: true},
-			wanted{resource: in("discovery.k8s.io", "endpointslices"), objects: []object.Object{EndpointSlice(c.Servers, c.Port)}, repair: repairEndpointSlice, vouched: true})
+		all = append(all, wantedServers(c.Servers, c.Port)...)
 	}
 	var services []object.Object
 	for _, v := range LocalVersions {
@@ -253,6 +256,21 @@ func (c *Config) wanted() []wanted {
 		}
 	}
 	return all
+}
+
+// wantedServers are the endpoints of the API servers.
+func wantedServers(servers []netip.Addr, port int) []wanted {
+	return []wanted{
+		{resource: schema.GroupResource{Resource: "endpoints"}, objects: []object.Object{Endpoints(servers, port)},
+			manager: serverManager, repair: repairEndpoints, vouched: true},
+		{resource: schema.GroupResource{Group: "discovery.k8s.io", Resource: "endpointslices"}, objects: []object.Object{EndpointSlice(servers, port)},
+			manager: serverManager, repair: repairEndpointSlice, vouched: true},
+	}
+}
+
+// ReconcileServers makes and repairs the endpoints of the API servers alone, of which there is at least one.
+func ReconcileServers(ctx context.Context, objects kind.Objects, catalog *kind.Catalog, servers []netip.Addr, port int) error {
+	return reconcileAll(ctx, objects, catalog, wantedServers(servers, port))
 }
 
 // reconcileService makes or repairs the service default/kubernetes. It comes last: to take its address the ServiceCIDR

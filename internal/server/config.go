@@ -72,6 +72,7 @@ type Config struct {
 	MaxMutatingRequestsInFlight      int
 	ShutdownDelay                    time.Duration
 	EndpointReconcilerType           string
+	APIServerCount                   int // for the reconciler master-count
 
 	Log *slog.Logger
 }
@@ -84,7 +85,7 @@ func DefaultConfig() Config {
 		RequestHeaderUsernameHeaders: nil, KubeletPreferredAddressTypes: []string{"Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"},
 		AuthorizationModes: []string{"Node", "RBAC"}, ServiceClusterIPRange: "10.96.0.0/12", ServiceNodePortRange: "30000-32767",
 		RequestTimeout: time.Minute, MinRequestTimeout: 1800, MaxRequestsInFlight: 400, MaxMutatingRequestsInFlight: 200,
-		EndpointReconcilerType: "lease",
+		EndpointReconcilerType: byLease, APIServerCount: 1,
 	}
 }
 
@@ -141,7 +142,9 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.IntVar(&c.MaxRequestsInFlight, "max-requests-inflight", c.MaxRequestsInFlight, "Reading requests that run at once.")
 	f.IntVar(&c.MaxMutatingRequestsInFlight, "max-mutating-requests-inflight", c.MaxMutatingRequestsInFlight, "Writing requests that run at once.")
 	f.DurationVar(&c.ShutdownDelay, "shutdown-delay-duration", c.ShutdownDelay, "How long to go on serving after a signal to end.")
-	f.StringVar(&c.EndpointReconcilerType, "endpoint-reconciler-type", c.EndpointReconcilerType, "lease or none: who keeps the endpoints of service default/kubernetes.")
+	f.StringVar(&c.EndpointReconcilerType, "endpoint-reconciler-type", c.EndpointReconcilerType, "How the endpoints of service default/kubernetes are kept: lease, none, or master-count (deprecated).")
+	f.IntVar(&c.APIServerCount, "apiserver-count", c.APIServerCount, "How many API servers the endpoint reconciler master-count counts on.")
+	_ = f.MarkHidden("apiserver-count") // it is there
 }
 
 // settled is what is worked out from a Config.
@@ -192,6 +195,14 @@ func (c Config) settle() (*settled, error) {
 		default:
 			bad("--authorization-mode %s is not supported", mode)
 		}
+	}
+	switch c.EndpointReconcilerType {
+	case byLease, byCount, byNone:
+	default:
+		bad("--endpoint-reconciler-type %q is none of lease, master-count, none", c.EndpointReconcilerType)
+	}
+	if c.APIServerCount <= 0 {
+		bad("--apiserver-count %d is not positive", c.APIServerCount)
 	}
 	if err := c.checkEncryptionFlags(); err != nil {
 		bad("%v", err)

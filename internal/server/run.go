@@ -82,10 +82,11 @@ func (s *Server) Run(ctx context.Context, listener net.Listener, ready func()) e
 			ready()
 		}
 		time.AfterFunc(trimAfter, trim)
-		select {
-		case <-ctx.Done():
-		case <-inner.Done(): // the cache or a feed failed
-			return context.Cause(inner)
+		if err := s.keep(ctx, inner); err != nil {
+			return err
+		}
+		if err := s.leave(context.WithoutCancel(ctx)); err != nil {
+			s.Log.Warn("the server's address stays in the endpoints for a while", "error", err)
 		}
 		return nil
 	})
@@ -123,6 +124,11 @@ func (s *Server) start(ctx, stop context.Context, background *errgroup.Group) er
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if s.peers != nil {
+		if err := s.peers.join(ctx); err != nil {
+			return err
+		}
+	}
 	if err := s.boot(ctx); err != nil {
 		return err
 	}
@@ -144,17 +150,17 @@ func (s *Server) start(ctx, stop context.Context, background *errgroup.Group) er
 		}
 		background.Go(func() error { return f.run(stop, w) })
 	}
-	background.Go(func() error { return s.keep(stop) })
 	return nil
 }
 
 const (
-	leaseRenewal     = 10 * time.Second // of the server's identity Lease (KEP-1965)
+	leaseRenewal     = 10 * time.Second // of the server's identity Lease (KEP-1965) and of its address
 	bootstrapRenewal = time.Minute      // of namespaces and the server's own service, if somebody removed them
 )
 
-// keep renews what shows that the server is there until ctx is done.
-func (s *Server) keep(ctx context.Context) error {
+// keep renews what shows that the server is there, and sees to the endpoints of all servers, until ctx is done or
+// what the server needs has failed.
+func (s *Server) keep(ctx, needed context.Context) error {
 	lease, boot := time.NewTicker(leaseRenewal), time.NewTicker(bootstrapRenewal)
 	defer lease.Stop()
 	defer boot.Stop()
@@ -162,15 +168,28 @@ func (s *Server) keep(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-needed.Done(): // the cache or a feed failed
+			return context.Cause(needed)
 		case <-lease.C:
-			if err := s.renewIdentity(ctx); err != nil && ctx.Err() == nil {
-				s.Log.Warn("the server's Lease is not renewed", "error", err)
+			s.warn(ctx, s.renewIdentity(ctx), "the server's Lease is not renewed")
+			if s.peers != nil {
+				s.warn(ctx, s.peers.keep(ctx), "the server's address is not renewed")
+				s.warn(ctx, s.reconcileServers(ctx), "the endpoints of the API servers are not kept")
+			}
+		case <-s.peers.changed():
+			if s.peers.news() {
+				s.warn(ctx, s.reconcileServers(ctx), "the endpoints of the API servers are not kept")
 			}
 		case <-boot.C:
-			if err := s.boot(ctx); err != nil && ctx.Err() == nil {
-				s.Log.Warn("bootstrap objects are not kept", "error", err)
-			}
+			s.warn(ctx, s.boot(ctx), "bootstrap objects are not kept")
 		}
+	}
+}
+
+// warn logs an error, unless it comes of the end.
+func (s *Server) warn(ctx context.Context, err error, what string) {
+	if err != nil && ctx.Err() == nil {
+		s.Log.Warn(what, "error", err)
 	}
 }
 

@@ -64,6 +64,7 @@ type Server struct {
 	health     *httpapi.Health
 	documents  *openapi.Documents
 	feeds      feeds
+	peers      *peers      // nil unless --endpoint-reconciler-type=lease
 	rbac       *authz.RBAC // nil: not an authorizer
 	booted     atomic.Bool
 	started    time.Time
@@ -132,6 +133,9 @@ func (s *Server) wire(ctx context.Context) error {
 		return err
 	}
 	s.cache = watchcache.New(s.Store, s.EtcdPrefix+"/", watchcache.Options{Log: s.Log})
+	if s.EndpointReconcilerType == byLease {
+		s.peers = s.newPeers()
+	}
 	s.Engine = engine.New(engine.Config{
 		Catalog: s.Catalog, Store: s.Store, Cache: s.cache, Prefix: s.EtcdPrefix, Admission: gate,
 		Registered: scheme.Scheme.Recognizes, Stale: s.stale,
@@ -251,8 +255,9 @@ func (s *Server) boot(ctx context.Context) error {
 			GroupHeaders: orDefault(s.RequestHeaderGroupHeaders, "X-Remote-Group"), ExtraHeaderPrefixes: orDefault(s.RequestHeaderExtraHeaderPrefixes, "X-Remote-Extra-"),
 		},
 	}
-	if s.EndpointReconcilerType != "none" {
-		config.Servers = []netip.Addr{s.advertise}
+	var err error
+	if config.Servers, err = s.servers(ctx); err != nil {
+		return err
 	}
 	if err := bootstrap.Reconcile(ctx, s.Engine.Objects(), config); err != nil {
 		return fmt.Errorf("make bootstrap objects: %w", err)
