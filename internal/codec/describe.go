@@ -53,11 +53,11 @@ func describeMessage(d *kind.Definition, c *watchcache.Collection) {
 		paths[i] = path
 	}
 	c.Describe = func(key string, value []byte, revision storage.Revision) (out watchcache.Description) {
-		raw, defaulted, err := storedMessage(d, value)
+		raw, form, err := storedMessage(d, value)
 		if err == nil {
 			out.Blob, err = restamp(raw, revision)
 		}
-		out.Defaulted = defaulted
+		out.Defaulted, out.Outdated = form.defaulted, form.outdated
 		if err != nil {
 			return watchcache.Description{Err: err}
 		}
@@ -87,15 +87,15 @@ func describeMessage(d *kind.Definition, c *watchcache.Collection) {
 // Stamp is a version made from bytes that were just stored.
 func Stamp(d *kind.Definition, value []byte, revision storage.Revision) (*watchcache.Version, error) {
 	var blob []byte
-	var defaulted bool
+	var form storedForm
 	var err error
 	if IsTree(d) {
 		blob, err = restampTree(value, revision)
-	} else if blob, defaulted, err = storedMessage(d, value); err == nil {
+	} else if blob, form, err = storedMessage(d, value); err == nil {
 		blob, err = restamp(blob, revision)
 	}
 	v := &watchcache.Version{Revision: revision, Blob: blob}
-	v.Defaulted.Store(defaulted)
+	v.Defaulted.Store(form.defaulted)
 	return v, err
 }
 
@@ -105,27 +105,39 @@ func Same(d *kind.Definition, value []byte, v *watchcache.Version) (bool, error)
 	return err == nil && bytes.Equal(now.Blob, v.Blob), err
 }
 
-// storedMessage returns the protobuf message in a stored value, and whether it is known to have its defaults. Values
-// stored in another form, or without their defaults, are decoded and encoded once.
-func storedMessage(d *kind.Definition, value []byte) (raw []byte, defaulted bool, err error) {
-	if d.Stored.Encoding == kind.Protobuf && !d.Stored.Undefaulted {
-		if apiVersion, kindName, raw, err := OpenEnvelope(value); err == nil {
-			return raw, d.Default == nil || vouched.has(raw), ofKind(d, apiVersion, kindName)
+// storedForm is what is to be known of a stored value besides its message.
+type storedForm struct {
+	defaulted bool // the message is known to have its defaults
+	outdated  bool // it would be stored in another form now: see watchcache.Version
+}
+
+// storedMessage returns the protobuf message in a stored value. Values stored in another form, or without their
+// defaults, are decoded and encoded once.
+func storedMessage(d *kind.Definition, value []byte) (raw []byte, form storedForm, err error) {
+	apiVersion, kindName, raw, notEnvelope := OpenEnvelope(value)
+	if d.Stored.Encoding == kind.Protobuf {
+		form.outdated = notEnvelope != nil || apiVersion != d.StoredAPIVersion()
+		if notEnvelope == nil && !d.Stored.Undefaulted {
+			form.defaulted = d.Default == nil || vouched.has(raw)
+			return raw, form, ofKind(d, apiVersion, kindName)
 		}
+	} else {
+		form.outdated = notEnvelope == nil || !looksLikeJSON(value)
 	}
 	obj, err := decodeStored(d, value)
 	if err != nil {
-		return nil, false, err
+		return nil, form, err
 	}
 	if d.Default != nil {
 		d.Default(obj)
 	}
 	m, ok := obj.(message)
 	if !ok {
-		return nil, false, fmt.Errorf("decode stored %s: %T has no protobuf form", d.Kind, obj)
+		return nil, form, fmt.Errorf("decode stored %s: %T has no protobuf form", d.Kind, obj)
 	}
 	raw, err = m.Marshal()
-	return raw, true, err
+	form.defaulted = true
+	return raw, form, err
 }
 
 // restamp returns a copy of an object's message with metadata.resourceVersion set.

@@ -37,13 +37,32 @@ func (e *Engine) storageError(err error, d *kind.Definition, name string) error 
 	case errors.Is(err, storage.ErrTooLarge):
 		return apierrors.NewRequestEntityTooLargeError(err.Error())
 	case errors.Is(err, storage.ErrFull):
-		return apierrors.NewInternalError(fmt.Errorf("etcdserver: mvcc: database space exceeded: %w", err))
-	case errors.Is(err, storage.ErrNoLeader), errors.Is(err, storage.ErrUnknown):
-		return apierrors.NewServerTimeout(resourceOf(d), "write", 1)
+		full := apierrors.NewInternalError(fmt.Errorf("etcdserver: mvcc: database space exceeded: %w", err))
+		full.ErrStatus.Details.RetryAfterSeconds = retryAfter
+		return full
+	case errors.Is(err, storage.ErrBusy):
+		return apierrors.NewTooManyRequests(err.Error(), retryAfter)
+	case errors.Is(err, storage.ErrUnknown):
+		return notNow(err, d, "write")
+	case errors.Is(err, storage.ErrNoLeader):
+		return notNow(err, d, "storage")
 	case errors.Is(err, context.DeadlineExceeded):
 		return apierrors.NewTimeoutError("the storage did not answer in time", 1)
 	}
 	return err
+}
+
+// retryAfter is how many seconds clients should wait for what passes by itself.
+const retryAfter = 1
+
+// notNow is the answer while the storage cannot do what it should. What was to be written may have been.
+func notNow(err error, d *kind.Definition, operation string) error {
+	status := apierrors.NewServerTimeout(resourceOf(d), operation, retryAfter)
+	if d == nil {
+		status.ErrStatus.Message = fmt.Sprintf("The %s operation could not be completed at this time, please try again.", operation)
+	}
+	status.ErrStatus.Message += " (" + err.Error() + ")"
+	return status
 }
 
 func resourceOf(d *kind.Definition) (r schema.GroupResource) {

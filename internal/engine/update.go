@@ -239,7 +239,7 @@ func (e *Engine) store(ctx context.Context, c *Call, d *kind.Definition, dry boo
 		if !fresh {
 			return Result{}, errStale
 		}
-		if stale, err := e.stale(ctx, key, version.Revision); err != nil {
+		if stale, err := e.stale(ctx, key, version); err != nil {
 			return Result{}, e.storageError(err, d, c.Name)
 		} else if !stale {
 			return result, nil
@@ -274,12 +274,12 @@ func (e *Engine) store(ctx context.Context, c *Call, d *kind.Definition, dry boo
 	return result, err
 }
 
-// stale reports whether what is stored at the revision should be written again although nothing changed.
-func (e *Engine) stale(ctx context.Context, key string, at storage.Revision) (bool, error) {
-	if e.Stale == nil {
-		return false, nil
+// stale reports whether what is stored for a version should be written again although nothing changed.
+func (e *Engine) stale(ctx context.Context, key string, version *watchcache.Version) (bool, error) {
+	if version.Outdated || e.Stale == nil {
+		return version.Outdated, nil
 	}
-	stale, err := e.Stale(ctx, key, at)
+	stale, err := e.Stale(ctx, key, version.Revision)
 	if errors.Is(err, storage.ErrNotFound) {
 		return true, nil // the commit will find that out
 	}

@@ -585,7 +585,7 @@ func TestCompanions(t *testing.T) {
 // What the store says becomes an API error.
 func TestStorageErrors(t *testing.T) {
 	for want, failure := range map[metav1.StatusReason]error{
-		metav1.StatusReasonServerTimeout: storage.ErrUnknown, metav1.StatusReasonRequestEntityTooLarge: storage.ErrTooLarge, metav1.StatusReasonInternalError: storage.ErrFull,
+		metav1.StatusReasonServerTimeout: storage.ErrUnknown, metav1.StatusReasonRequestEntityTooLarge: storage.ErrTooLarge, metav1.StatusReasonInternalError: storage.ErrFull, metav1.StatusReasonTooManyRequests: storage.ErrBusy,
 		metav1.StatusReasonTimeout: context.DeadlineExceeded,
 	} {
 		run(t, func(w *world) {

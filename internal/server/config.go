@@ -32,6 +32,13 @@ type Config struct {
 	EtcdCertFile, EtcdKeyFile        string
 	EtcdListen                       []string // on which embedded etcd serves etcd clients besides
 	EtcdCompaction                   time.Duration
+	EtcdCountMetric, EtcdSizeMetric  time.Duration // 0: the metric is not there; see Flags
+	EtcdHealthTimeout                time.Duration
+	EtcdReadyTimeout                 time.Duration
+	EtcdLeaseReuse                   int // seconds
+	EtcdServersOverrides             []string
+	StorageBackend                   string
+	StorageMediaType                 string
 	EtcdUnsafeNoFsync                bool   // for tests of programs that embed the server
 	EncryptionProviderConfig         string // file
 	EncryptionProviderConfigReload   bool
@@ -81,6 +88,8 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		BindAddress: "0.0.0.0", SecurePort: 6443, EtcdPrefix: "/registry", EtcdCompaction: 5 * time.Minute,
+		EtcdCountMetric: time.Minute, EtcdSizeMetric: 30 * time.Second, EtcdHealthTimeout: 2 * time.Second, EtcdReadyTimeout: 2 * time.Second,
+		EtcdLeaseReuse: 60, StorageMediaType: mediaProtobuf,
 		EventTTL: time.Hour, AnonymousAuth: true, ServiceAccountLookup: true, ServiceAccountExtendExpiration: true,
 		RequestHeaderUsernameHeaders: nil, KubeletPreferredAddressTypes: []string{"Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"},
 		AuthorizationModes: []string{"Node", "RBAC"}, ServiceClusterIPRange: "10.96.0.0/12", ServiceNodePortRange: "30000-32767",
@@ -102,7 +111,15 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.EtcdCertFile, "etcd-certfile", c.EtcdCertFile, "Client certificate for etcd.")
 	f.StringVar(&c.EtcdKeyFile, "etcd-keyfile", c.EtcdKeyFile, "Key of the client certificate for etcd.")
 	f.StringSliceVar(&c.EtcdListen, "etcd-listen", c.EtcdListen, "Addresses on which embedded etcd serves etcd clients too, e.g. unix:///run/etcd.sock.")
-	f.DurationVar(&c.EtcdCompaction, "etcd-compaction-interval", c.EtcdCompaction, "Interval of compaction of etcd's history.")
+	f.DurationVar(&c.EtcdCompaction, "etcd-compaction-interval", c.EtcdCompaction, "Interval of compaction of etcd's history; 0: never. Of several servers one compacts.")
+	f.DurationVar(&c.EtcdCountMetric, "etcd-count-metric-poll-period", c.EtcdCountMetric, "0 leaves out the metric of object counts. Other periods mean nothing here: objects are counted when metrics are asked for.")
+	f.DurationVar(&c.EtcdSizeMetric, "etcd-db-metric-poll-interval", c.EtcdSizeMetric, "0 leaves out the metric of etcd's size. Other intervals mean nothing here: the size is asked for when metrics are.")
+	f.DurationVar(&c.EtcdHealthTimeout, "etcd-healthcheck-timeout", c.EtcdHealthTimeout, "How long the health check etcd waits for an answer.")
+	f.DurationVar(&c.EtcdReadyTimeout, "etcd-readycheck-timeout", c.EtcdReadyTimeout, "How long the readiness check etcd-readiness waits for an answer.")
+	f.IntVar(&c.EtcdLeaseReuse, "lease-reuse-duration-seconds", c.EtcdLeaseReuse, "How long one etcd lease is given to objects that expire.")
+	f.StringSliceVar(&c.EtcdServersOverrides, "etcd-servers-overrides", c.EtcdServersOverrides, "Not supported: all resources are in one etcd.")
+	f.StringVar(&c.StorageBackend, "storage-backend", c.StorageBackend, "etcd3, or nothing, which means the same.")
+	f.StringVar(&c.StorageMediaType, "storage-media-type", c.StorageMediaType, "How built-in kinds are stored: "+mediaProtobuf+" or "+mediaJSON+". What is stored in another way is read all the same.")
 	f.StringVar(&c.EncryptionProviderConfig, "encryption-provider-config", c.EncryptionProviderConfig, "File with the configuration of encryption at rest (EncryptionConfiguration).")
 	f.BoolVar(&c.EncryptionProviderConfigReload, "encryption-provider-config-automatic-reload", c.EncryptionProviderConfigReload, "Read that file again when it changes. KMS plug-ins then share one health check.")
 	f.DurationVar(&c.EventTTL, "event-ttl", c.EventTTL, "How long events are kept.")
@@ -196,6 +213,7 @@ func (c Config) settle() (*settled, error) {
 			bad("--authorization-mode %s is not supported", mode)
 		}
 	}
+	problems = append(problems, c.checkStorageFlags()...)
 	switch c.EndpointReconcilerType {
 	case byLease, byCount, byNone:
 	default:

@@ -36,7 +36,9 @@ func (s *Server) definitions(authorizer authz.Authorizer, tokens authentication.
 		issuer.MaxExpiration = s.ServiceAccountMaxExpiration
 		o.Core.TokenJob = authn.TokenJob(issuer, authn.TokenOptions{Warn: kind.WarnClient})
 	}
-	return slices.Concat(api.Groups(o), authentication.Definitions(tokens), authorization.Definitions(authorizer)), nil
+	groups := api.Groups(o)
+	storeAs(groups, s.StorageMediaType)
+	return slices.Concat(groups, authentication.Definitions(tokens), authorization.Definitions(authorizer)), nil
 }
 
 // plugins makes the admission chain of the configuration.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/pprof"
@@ -9,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/timonel/timonel/internal/authn"
 	"github.com/timonel/timonel/internal/discovery"
@@ -104,15 +106,19 @@ func (s *Server) addIndex(mux *http.ServeMux) {
 
 func (s *Server) addHealth(mux *http.ServeMux) {
 	always := func(*http.Request) error { return nil }
-	storage := func(r *http.Request) error {
-		_, err := s.Store.Now(r.Context())
-		return err
+	storage := func(timeout time.Duration) func(*http.Request) error {
+		return func(r *http.Request) error {
+			ctx, cancel := context.WithTimeout(r.Context(), timeout)
+			defer cancel()
+			_, err := s.Store.Now(ctx)
+			return err
+		}
 	}
 	s.health.Add(
 		httpapi.Check{Name: "ping", Probe: always, Livez: true, Readyz: true},
 		httpapi.Check{Name: "log", Probe: always, Livez: true, Readyz: true},
-		httpapi.Check{Name: "etcd", Probe: storage, Livez: true, Readyz: true},
-		httpapi.Check{Name: "etcd-readiness", Probe: storage, Readyz: true},
+		httpapi.Check{Name: "etcd", Probe: storage(s.EtcdHealthTimeout), Livez: true, Readyz: true},
+		httpapi.Check{Name: "etcd-readiness", Probe: storage(s.EtcdReadyTimeout), Readyz: true},
 	)
 	s.addEncryptionHealth()
 	s.health.Add(

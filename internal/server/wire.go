@@ -64,6 +64,7 @@ type Server struct {
 	health     *httpapi.Health
 	documents  *openapi.Documents
 	feeds      feeds
+	etcd       *etcd.Store // Store, or what is below it
 	peers      *peers      // nil unless --endpoint-reconciler-type=lease
 	rbac       *authz.RBAC // nil: not an authorizer
 	booted     atomic.Bool
@@ -84,7 +85,7 @@ func Open(ctx context.Context, config Config, node NodeIdentity) (*Server, error
 	group.Go(func() error {
 		store, err := s.openStore(ctx)
 		if err == nil { // else store is nil, which in an interface is not
-			s.Store = store
+			s.Store, s.etcd = store, store
 		}
 		return err
 	})
@@ -106,15 +107,16 @@ func (s *settled) openStore(ctx context.Context) (*etcd.Store, error) {
 	if compaction == 0 {
 		compaction = -1 // the flag's 0 is never
 	}
+	reuse := time.Duration(s.EtcdLeaseReuse) * time.Second
 	if len(s.EtcdServers) > 0 {
 		return etcd.Dial(ctx, etcd.Config{
 			Endpoints: s.EtcdServers, CertFile: s.EtcdCertFile, KeyFile: s.EtcdKeyFile, CAFile: s.EtcdCAFile,
-			Compaction: compaction, Log: s.Log,
+			Compaction: compaction, LeaseReuse: reuse, Log: s.Log,
 		})
 	}
 	return etcd.Embedded(ctx, etcd.EmbeddedConfig{
 		Dir: filepath.Join(s.DataDir, "etcd"), Listen: s.EtcdListen, Compaction: compaction,
-		NoFsync: s.EtcdUnsafeNoFsync, Log: s.Log,
+		LeaseReuse: reuse, NoFsync: s.EtcdUnsafeNoFsync, Log: s.Log,
 	})
 }
 
@@ -150,6 +152,7 @@ func (s *Server) wire(ctx context.Context) error {
 	}
 	gate.Set(plugins) // before the first request
 
+	s.metrics.Register(&storeMetrics{s})
 	s.front = httpapi.New(httpapi.Config{
 		Catalog: s.Catalog, Engine: s.Engine, Authenticator: authenticator,
 		Impersonate: func(ctx context.Context, h http.Header, u *user.Info, target *authz.Attributes) (*user.Info, error) {

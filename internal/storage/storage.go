@@ -139,7 +139,8 @@ var (
 	ErrFuture    = errors.New("revision is in the future")
 	ErrTooLarge  = errors.New("request is too large for the store")
 	ErrFull      = errors.New("store is out of space")       // retriable once an operator made room
-	ErrNoLeader  = errors.New("store has no leader")         // retriable
+	ErrNoLeader  = errors.New("store has no leader")         // retriable, as everything that passes by itself
+	ErrBusy      = errors.New("store is overloaded")         // retriable
 	ErrUnknown   = errors.New("outcome of write is unknown") // e.g. a timeout after the request was sent
 
 	// ErrTransform: a value could not be transformed, as when its encryption key is not at hand. Nothing was written.

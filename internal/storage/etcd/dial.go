@@ -25,8 +25,8 @@ type Config struct {
 	CertFile, KeyFile string // our client certificate; none if empty
 	CAFile            string // who vouches for the servers; the system's roots if empty
 
-	// Compaction is as in EmbeddedConfig.
-	Compaction time.Duration
+	// Compaction and LeaseReuse are as in EmbeddedConfig.
+	Compaction, LeaseReuse time.Duration
 
 	// Log receives the client's warnings and errors. nil: slog.Default().
 	Log *slog.Logger
@@ -50,7 +50,7 @@ func Dial(ctx context.Context, cfg Config) (*Store, error) {
 	if compaction == 0 {
 		compaction = DefaultCompaction
 	}
-	return newStore(c, compaction), nil
+	return newStore(c, compaction, cfg.LeaseReuse), nil
 }
 
 // external is a backend of a cluster elsewhere. Its reads are linearizable as
@@ -194,6 +194,14 @@ func (e *external) now(ctx context.Context) (storage.Revision, error) {
 		return 0, readError(err)
 	}
 	return storage.Revision(resp.Header.Revision), nil
+}
+
+func (e *external) size(ctx context.Context) (int64, error) {
+	status, err := e.client.Status(ctx, e.client.Endpoints()[0])
+	if err != nil {
+		return 0, readError(err)
+	}
+	return status.DbSize, nil
 }
 
 func (e *external) compact(ctx context.Context, at storage.Revision) error {

@@ -47,6 +47,9 @@ type EmbeddedConfig struct {
 	// negative: never.
 	Compaction time.Duration
 
+	// LeaseReuse is how long a lease is handed out for objects of the same TTL. 0: DefaultLeaseReuse.
+	LeaseReuse time.Duration
+
 	// QuotaBytes bounds the data in use, history included. 0: DefaultQuotaBytes.
 	QuotaBytes int64
 
@@ -112,7 +115,7 @@ func Embedded(ctx context.Context, cfg EmbeddedConfig) (*Store, error) {
 	if compaction == 0 {
 		compaction = DefaultCompaction
 	}
-	return newStore(b, compaction), nil
+	return newStore(b, compaction, cfg.LeaseReuse), nil
 }
 
 // embedded is a backend of one etcd member in this process.
@@ -492,6 +495,8 @@ func (e *embedded) told(rev int64) {
 		}
 	}
 }
+
+func (e *embedded) size(context.Context) (int64, error) { return e.server.Backend().Size(), nil }
 
 func (e *embedded) compact(ctx context.Context, at storage.Revision) error {
 	_, err := e.server.Compact(ctx, &pb.CompactionRequest{Revision: int64(at)})

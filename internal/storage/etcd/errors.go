@@ -30,7 +30,7 @@ var meanings = []struct{ is, means error }{
 	{servererrors.ErrNoSpace, storage.ErrFull},
 	{servererrors.ErrNoLeader, storage.ErrNoLeader},
 	{servererrors.ErrNotLeader, storage.ErrNoLeader},
-	{servererrors.ErrTooManyRequests, storage.ErrNoLeader}, // it cannot keep up with its log: try later
+	{servererrors.ErrTooManyRequests, storage.ErrBusy}, // it cannot keep up with its log
 	{lease.ErrLeaseNotFound, errLeaseNotFound},
 
 	{rpctypes.ErrCompacted, storage.ErrCompacted},
@@ -39,7 +39,7 @@ var meanings = []struct{ is, means error }{
 	{rpctypes.ErrNoSpace, storage.ErrFull},
 	{rpctypes.ErrNoLeader, storage.ErrNoLeader},
 	{rpctypes.ErrNotLeader, storage.ErrNoLeader},
-	{rpctypes.ErrTooManyRequests, storage.ErrNoLeader},
+	{rpctypes.ErrTooManyRequests, storage.ErrBusy},
 	{rpctypes.ErrLeaseNotFound, errLeaseNotFound},
 }
 
@@ -57,6 +57,13 @@ func refused(err error) error {
 	return nil
 }
 
+// passing are errors that leave the outcome of a write open, and that a read may simply be tried again after. From a
+// server elsewhere they come with the code Unavailable.
+var passing = []error{
+	servererrors.ErrTimeout, servererrors.ErrTimeoutDueToLeaderFail, servererrors.ErrTimeoutDueToConnectionLost, servererrors.ErrTimeoutLeaderTransfer,
+	servererrors.ErrTimeoutWaitAppliedIndex, servererrors.ErrLeaderChanged, servererrors.ErrStopped, servererrors.ErrUnhealthy,
+}
+
 // readError translates what a call without effect failed with.
 func readError(err error) error {
 	if err == nil {
@@ -64,6 +71,11 @@ func readError(err error) error {
 	}
 	if r := refused(err); r != nil {
 		return r
+	}
+	for _, p := range passing {
+		if errors.Is(err, p) {
+			return fmt.Errorf("%w (%v)", storage.ErrNoLeader, err)
+		}
 	}
 	switch status.Code(err) {
 	case codes.Canceled:

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,14 +18,15 @@ import (
 // written within a short time of each other, so an object lives for its TTL
 // and up to that time longer.
 const (
-	leaseReuse      = 60 * time.Second // one lease is handed out for so long …
-	leaseReuseShare = 0.05             // … or this share of the TTL, if that is less
-	leaseObjects    = 1000             // or until so many objects hang on it
-	leaseTTLs       = 64               // different TTLs remembered at once
+	DefaultLeaseReuse = 60 * time.Second // one lease is handed out for so long …
+	leaseReuseShare   = 0.05             // … or this share of the TTL, if that is less
+	leaseObjects      = 1000             // or until so many objects hang on it
+	leaseTTLs         = 64               // different TTLs remembered at once
 )
 
 type leases struct {
 	grant func(ctx context.Context, ttlSeconds int64) (int64, error)
+	reuse time.Duration // 0: DefaultLeaseReuse
 
 	mu     sync.Mutex // also held while granting: others who come then want the same lease
 	shared map[time.Duration]*sharedLease
@@ -44,7 +46,7 @@ func (l *leases) get(ctx context.Context, ttl time.Duration) (int64, error) {
 		s.objects++
 		return s.id, nil
 	}
-	reuse := min(leaseReuse, time.Duration(float64(ttl)*leaseReuseShare))
+	reuse := min(cmp.Or(l.reuse, DefaultLeaseReuse), time.Duration(float64(ttl)*leaseReuseShare))
 	id, err := l.grant(ctx, int64((ttl+reuse+time.Second-1)/time.Second))
 	if err != nil {
 		return 0, err

@@ -47,6 +47,7 @@ type backend interface {
 	progress(ctx context.Context) error
 	now(ctx context.Context) (storage.Revision, error)
 	compact(ctx context.Context, at storage.Revision) error
+	size(ctx context.Context) (bytes int64, err error) // of the database file
 	close() error
 }
 
@@ -66,10 +67,10 @@ type readResult struct {
 // operations in each branch.
 const maxTxnKeys = 128
 
-func newStore(b backend, compaction time.Duration) *Store {
+func newStore(b backend, compaction, leaseReuse time.Duration) *Store {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Store{backend: b, stop: cancel, stopped: make(chan struct{})}
-	s.leases.grant = b.grant
+	s.leases.grant, s.leases.reuse = b.grant, leaseReuse
 	go func() {
 		defer close(s.stopped)
 		(&compactor{backend: b, every: compaction}).run(ctx)
@@ -211,6 +212,9 @@ func (s *Store) Now(ctx context.Context) (storage.Revision, error) {
 	}
 	return now, nil
 }
+
+// Size returns how many bytes etcd's database file has, of the first endpoint.
+func (s *Store) Size(ctx context.Context) (int64, error) { return s.backend.size(ctx) }
 
 // Local says that Now costs nothing: the server is in this process.
 func (s *Store) Local() bool {

@@ -36,6 +36,7 @@ type Description struct {
 	Err    error    // the value does not decode: such an object is listed with its error
 
 	Defaulted bool // see Version
+	Outdated  bool // see Version
 }
 
 // Version is one immutable version of an object.
@@ -50,6 +51,9 @@ type Version struct {
 
 	// Defaulted says that the blob is known to be all that clients are shown: there is no default to add.
 	Defaulted atomic.Bool
+
+	// Outdated says that the value is stored in another form than it would be now: an older version, another encoding.
+	Outdated bool
 
 	// Derived is a place for other forms of the object, such as its JSON. Who
 	// fills it also bounds it: the cache keeps versions for as long as they are current or
@@ -96,6 +100,7 @@ func (c *Collection) version(e *storage.Entry, key string, prev *Version) *Versi
 		UID: d.UID, Revision: e.Modified, Labels: d.Labels, Fields: d.Fields, Blob: d.Blob, Err: d.Err,
 	}
 	v.Defaulted.Store(d.Defaulted)
+	v.Outdated = d.Outdated
 	if prev != nil {
 		v.key, v.Namespace, v.Name = prev.key, prev.Namespace, prev.Name
 		if prev.UID == v.UID {

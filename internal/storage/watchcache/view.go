@@ -60,6 +60,9 @@ func (v *View) Get(key string) (*Version, bool) {
 	return version, version != nil
 }
 
+// Len returns how many objects there are now.
+func (v *View) Len() int { return v.current.Load().objects.len() }
+
 // Latest returns the view as it is now.
 func (v *View) Latest() Snapshot {
 	// In this order: the state then has everything up to the revision, and what it has beyond is whole.
