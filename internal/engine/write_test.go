@@ -601,6 +601,34 @@ func TestStorageErrors(t *testing.T) {
 	}
 }
 
+// TestOutdated writes an object again that did not change, because an older server stored it in another form.
+func TestOutdated(t *testing.T) {
+	run(t, func(w *world) {
+		w.create(w.claims, `{"metadata":{"name":"x"},"data":{"k":"v"}}`)
+		const key = "/registry/configmaps/a/x"
+		e, err := w.store.Get(context.Background(), key)
+		if err != nil {
+			w.Fatal(err)
+		}
+		update := func() {
+			w.Helper()
+			if _, err := w.update(w.call(w.claims, "x"), w.get(w.claims, "x")); err != nil {
+				w.Fatal(err)
+			}
+		}
+		w.quiet("an update that changes nothing", update)
+		if _, err := w.store.Commit(context.Background(), storage.Txn{Then: []storage.Op{{Key: key, Value: []byte(`{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"x","namespace":"a","uid":"u"},"data":{"k":"v"}}`)}}}); err != nil {
+			w.Fatal(err)
+		}
+		update()
+		again, err := w.store.Get(context.Background(), key)
+		if err != nil || !strings.HasPrefix(string(again.Value), string(e.Value[:20])) {
+			w.Errorf("JSON is written back as %.40q, %v", again.Value, err)
+		}
+		w.quiet("another update", update)
+	})
+}
+
 // TestStale writes an object again that did not change, because it is stored in a way that is out of date.
 func TestStale(t *testing.T) {
 	run(t, func(w *world) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/timonel/timonel/internal/storage"
@@ -85,6 +86,21 @@ func startServer(t *testing.T, config Config) *running {
 func (r *running) get(path string) (status int, body string) {
 	r.t.Helper()
 	resp, err := r.http.Get(r.server.URL() + path)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+// post returns the answer to a POST of JSON, once: clients of client-go would try again.
+func (r *running) post(path, body string) (status int, answer string) {
+	r.t.Helper()
+	resp, err := r.http.Post(r.server.URL()+path, "application/json", strings.NewReader(body))
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -5,11 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	servererrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/timonel/timonel/internal/storage"
 	"github.com/timonel/timonel/internal/storage/storagetest"
@@ -167,6 +173,138 @@ func TestFull(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Millisecond) // compaction works in the background
+	}
+}
+
+// smallEtcd is a real etcd of its own with a quota, as it is found elsewhere.
+func smallEtcd(t *testing.T, quota int64) (endpoint string) {
+	t.Helper()
+	cfg := EmbeddedConfig{Dir: t.TempDir(), NoFsync: true, Listen: []string{"unix://" + filepath.Join(t.TempDir(), "etcd.sock")}}
+	e := &embedded{}
+	serverConfig, err := e.config(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serverConfig.QuotaBackendBytes, serverConfig.BackendBatchInterval = quota, time.Millisecond
+	starting.Lock()
+	defer starting.Unlock()
+	server, err := newServer(serverConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.server = server
+	server.Start()
+	t.Cleanup(server.Stop)
+	if err := e.lead(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	clients, err := serveClients(server, cfg.Listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(clients.stop)
+	return cfg.Listen[0]
+}
+
+// TestFullElsewhere fills an etcd up to its quota: writes fail, reads and watches go on, and after an operator made
+// room the same store works again.
+func TestFullElsewhere(t *testing.T) {
+	endpoint := smallEtcd(t, 4<<20)
+	s := dialTest(t, Config{Endpoints: []string{endpoint}})
+	put := func(key string, size int) (storage.Revision, error) {
+		return s.Commit(t.Context(), storage.Txn{Then: []storage.Op{{Key: key, Value: make([]byte, size)}}})
+	}
+	first, err := put("/first", 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if _, err = put("/a", 500_000); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, storage.ErrFull) || !strings.Contains(err.Error(), "etcdserver: mvcc: database space exceeded") {
+		t.Fatalf("filling: %v, want %v", err, storage.ErrFull)
+	}
+	if _, err := s.Get(t.Context(), "/first"); err != nil {
+		t.Errorf("reading from a full store: %v", err)
+	}
+	if _, err := s.Now(t.Context()); err != nil {
+		t.Errorf("the revision of a full store: %v", err)
+	}
+	changes := make(chan storage.Change, 1000)
+	go s.Watch(t.Context(), "/", first, func(b storage.Batch) error {
+		for _, c := range b.Changes {
+			changes <- c
+		}
+		return nil
+	})
+	if c := <-changes; c.Key != "/a" {
+		t.Errorf("watched %s", c.Key)
+	}
+	if _, err := s.Keep(t.Context(), "/kept", []byte("x"), time.Minute); !errors.Is(err, storage.ErrFull) {
+		t.Errorf("keep: %v", err)
+	}
+	if _, err := s.Commit(t.Context(), storage.Txn{Then: []storage.Op{{Key: "/a"}}}); err != nil {
+		t.Errorf("deleting in a full store: %v", err)
+	}
+
+	// What an operator does: etcdctl compact, defrag, alarm disarm.
+	operator, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer operator.Close()
+	now, _ := s.Now(t.Context())
+	if _, err := operator.Compact(t.Context(), int64(now), clientv3.WithCompactPhysical()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := operator.Defragment(t.Context(), endpoint); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := put("/b", 10); !errors.Is(err, storage.ErrFull) {
+		t.Errorf("before the alarm is disarmed: %v", err)
+	}
+	if _, err := operator.AlarmDisarm(t.Context(), &clientv3.AlarmMember{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := put("/b", 500_000); err != nil {
+		t.Errorf("after there is room again: %v", err)
+	}
+	if size, err := s.Size(t.Context()); err != nil || size <= 0 || size > 4<<20 {
+		t.Errorf("size %d, %v", size, err)
+	}
+}
+
+// TestErrors: what etcd says means one thing, whether it comes from this process or from elsewhere.
+func TestErrors(t *testing.T) {
+	check := func(err, read, write error) {
+		t.Helper()
+		if got := readError(err); !errors.Is(got, read) || !strings.Contains(got.Error(), rpctypes.ErrorDesc(err)) {
+			t.Errorf("reading, %v means %v, want %v", err, got, read)
+		}
+		if got := writeError(err); !errors.Is(got, write) {
+			t.Errorf("writing, %v means %v, want %v", err, got, write)
+		}
+	}
+	for _, err := range []error{servererrors.ErrNoLeader, rpctypes.ErrGRPCNoLeader, servererrors.ErrNotLeader, rpctypes.ErrGRPCNotLeader} {
+		check(err, storage.ErrNoLeader, storage.ErrNoLeader)
+	}
+	for _, err := range []error{
+		servererrors.ErrLeaderChanged, rpctypes.ErrGRPCLeaderChanged, servererrors.ErrTimeout, rpctypes.ErrGRPCTimeout,
+		servererrors.ErrTimeoutDueToLeaderFail, rpctypes.ErrGRPCTimeoutDueToLeaderFail, rpctypes.ErrGRPCTimeoutDueToConnectionLost,
+		servererrors.ErrStopped, rpctypes.ErrGRPCStopped, rpctypes.ErrGRPCUnhealthy, status.Error(codes.Unavailable, "connection refused"),
+	} {
+		check(err, storage.ErrNoLeader, storage.ErrUnknown) // it may have been done
+	}
+	for _, err := range []error{servererrors.ErrTooManyRequests, rpctypes.ErrGRPCRequestTooManyRequests} {
+		check(err, storage.ErrBusy, storage.ErrBusy)
+	}
+	for _, err := range []error{servererrors.ErrNoSpace, rpctypes.ErrGRPCNoSpace} {
+		check(err, storage.ErrFull, storage.ErrFull)
+	}
+	for _, err := range []error{servererrors.ErrRequestTooLarge, rpctypes.ErrGRPCRequestTooLarge, status.Error(codes.ResourceExhausted, "grpc: received message larger than max")} {
+		check(err, storage.ErrTooLarge, storage.ErrTooLarge)
 	}
 }
 
