@@ -72,8 +72,8 @@ func Decode(body []byte, media Media, target Target, strictness Strictness) (run
 	if err != nil {
 		return nil, nil, err
 	}
-	if media == YAMLMedia && strictness == Warn {
-		strict = nil // duplicate keys of YAML are told by Strict alone
+	if media == YAMLMedia && strictness == Warn && len(strict) > 0 {
+		strict = repeatedKeys(strict[0])
 	}
 	strict = append(strict, more...)
 	if target.Prune != nil {
@@ -254,11 +254,16 @@ func checkType(apiVersion, kindName string, target Target) (schema.GroupVersionK
 	case got.Kind == target.Kind.Kind && got.Group == target.Kind.Group:
 		return got, apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)", got.GroupVersion(), target.Kind.GroupVersion()))
 	}
-	internal := target.Kind.Group
+	return got, cannotBeHandled(got, target.Kind.Kind, UnknownConversion(got, target.Kind))
+}
+
+// UnknownConversion is the error about an object of one kind where another was expected.
+func UnknownConversion(got, want schema.GroupVersionKind) error {
+	internal := want.Group
 	if internal == "" {
 		internal = "core"
 	}
-	return got, cannotBeHandled(got, target.Kind.Kind, fmt.Errorf("converting (%s.%s) to (%s.%s): unknown conversion", got.Version, got.Kind, internal, target.Kind.Kind))
+	return fmt.Errorf("converting (%s.%s) to (%s.%s): unknown conversion", got.Version, got.Kind, internal, want.Kind)
 }
 
 func decodeProtobufBody(body []byte, target Target) (runtime.Object, error) {

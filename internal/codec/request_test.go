@@ -146,6 +146,7 @@ func TestDecode(t *testing.T) {
 		{pods, JSONMedia, Strict, `{"metadata":{"name":"a","name":"b"}}`, `!Pod in version "v1" cannot be handled as a Pod: strict decoding error: duplicate field "metadata.name"`},
 		{pods, JSONMedia, Warn, `{"Metadata":{"name":"web"}}`, `, unknown field "Metadata"`}, // case counts
 		{pods, YAMLMedia, Strict, "metadata: {name: a}\nmetadata: {name: b}\n", "!"},
+		{pods, YAMLMedia, Warn, "metadata: {name: a, name: b}\nx: 1\nmetadata: {name: c}\n", `c, line 1: key "name" already set in map, line 3: key "metadata" already set in map, unknown field "x"`},
 
 		{pods, JSONMedia, Warn, `{"spec":{"nodeName":1}}`, `!Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal number into Go struct field PodSpec.spec.nodeName of type string`},
 		{pods, JSONMedia, Warn, `{"kind":"Secret"}`, `!Secret in version "v1" cannot be handled as a Pod: converting (v1.Secret) to (core.Pod): unknown conversion`},

@@ -18,3 +18,14 @@ func trimYAML(err error) error {
 func trimStrictYAML(err error) error {
 	return errors.New(strings.TrimPrefix(err.Error(), "error converting YAML to JSON: "))
 }
+
+// repeatedKeys takes the error about duplicate keys apart: a warning for each.
+func repeatedKeys(err error) []error {
+	var each []error
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "line ") {
+			each = append(each, errors.New(line))
+		}
+	}
+	return each
+}

@@ -310,7 +310,21 @@ func (e *Engine) createVirtual(ctx context.Context, c *Call, obj object.Object, 
 		return Result{}, err
 	}
 	e.own(c, nil, obj, options.FieldManager)
+	request := &admission.Request{
+		Operation: admission.Create, Definition: c.Definition, Namespace: c.Namespace, Name: obj.GetName(),
+		Object: obj, Options: &options, User: c.User, DryRun: dryRun(options.DryRun),
+	}
+	obj, err := e.change(ctx, c, request)
+	if err != nil {
+		return Result{}, err
+	}
 	c.Trace.Enter(trace.Check)
+	before := len(request.Warnings())
+	err = e.Admission.Chain().Check(ctx, request)
+	c.Warn(request.Warnings()[before:]...)
+	if err != nil {
+		return Result{}, err
+	}
 	answer, err := c.Definition.Virtual(ctx, c.Namespace, obj)
 	if err != nil {
 		return Result{}, err

@@ -35,7 +35,7 @@ func (e *Engine) Delete(ctx context.Context, c *Call, options metav1.DeleteOptio
 			return Result{}, err
 		}
 		if err := ctx.Err(); err != nil {
-			return Result{}, apierrors.NewTimeoutError("the deletion was not done in time", 1)
+			return Result{}, late(err)
 		}
 		fresh = true
 	}

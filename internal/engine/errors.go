@@ -47,7 +47,7 @@ func (e *Engine) storageError(err error, d *kind.Definition, name string) error 
 	case errors.Is(err, storage.ErrNoLeader):
 		return notNow(err, d, "storage")
 	case errors.Is(err, context.DeadlineExceeded):
-		return apierrors.NewTimeoutError("the storage did not answer in time", 1)
+		return late(err)
 	}
 	return err
 }
@@ -63,6 +63,11 @@ func notNow(err error, d *kind.Definition, operation string) error {
 	}
 	status.ErrStatus.Message += " (" + err.Error() + ")"
 	return status
+}
+
+// late is the answer when a request's time is up; err is that of its context.
+func late(err error) error {
+	return apierrors.NewTimeoutError(fmt.Sprintf("request did not complete within requested timeout - %v", err), 0)
 }
 
 func resourceOf(d *kind.Definition) (r schema.GroupResource) {

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/timonel/timonel/internal/codec"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // Patch changes a part of an object, on the newest state and again on what another
@@ -102,12 +104,12 @@ func patchDocument(d *kind.Definition, live object.Object, strict []error, stric
 		return nil, nil, nil, err
 	}
 	undecodable := func(err error) error { return patch.Undecodable(result, err) }
+	if got := kindOf(result); got != d.GroupVersionKind() && !got.Empty() {
+		return nil, nil, nil, &otherKindError{got, result}
+	}
 	obj, more, err := codec.UnmarshalPatched(d, result, strictness)
 	if err != nil {
 		return nil, nil, nil, undecodable(err)
-	}
-	if got := kindOf(result); got != d.GroupVersionKind() {
-		obj.GetObjectKind().SetGroupVersionKind(got)
 	}
 	return obj, append(strict[:len(strict):len(strict)], more...), undecodable, nil
 }
@@ -120,9 +122,17 @@ func (e *Engine) patched(c *Call, old object.Object, apply patchFunc) (object.Ob
 	}
 	codec.SetKind(live, c.Definition.GroupVersionKind())
 	obj, strict, undecodable, err := apply(live)
+	var other *otherKindError
+	if errors.As(err, &other) {
+		return e.patchedToOther(c, other)
+	}
 	if err != nil {
 		return nil, err
 	}
+	if u, tree := obj.(*unstructured.Unstructured); tree && u.GroupVersionKind() != c.Definition.GroupVersionKind() {
+		return e.patchedToOther(c, &otherKindError{got: u.GroupVersionKind()})
+	}
+	codec.SetKind(obj, c.Definition.GroupVersionKind()) // Parity: a strategic merge patch of apiVersion or kind has no effect
 	if c.Definition.Prune != nil {
 		unknown, err := c.Definition.Prune(obj, false)
 		if err != nil {
@@ -136,9 +146,6 @@ func (e *Engine) patched(c *Call, old object.Object, apply patchFunc) (object.Ob
 	if err := e.strict(c, strict, undecodable); err != nil {
 		return nil, err
 	}
-	if got := obj.GetObjectKind().GroupVersionKind(); got != c.Definition.GroupVersionKind() && !got.Empty() {
-		return nil, e.wrongKind(c, got)
-	}
 	return e.toHub(c.Definition, obj)
 }
 
@@ -151,11 +158,36 @@ func kindOf(doc []byte) schema.GroupVersionKind {
 	return t.GroupVersionKind()
 }
 
-func (e *Engine) wrongKind(c *Call, got schema.GroupVersionKind) error {
-	if e.Registered == nil || !e.Registered(got) {
-		return patch.Undecodable(nil, fmt.Errorf("no kind %q is registered for version %q in scheme %q", got.Kind, got.GroupVersion(), "timonel"))
+// otherKindError says that a patch led to an object of another kind or version.
+type otherKindError struct {
+	got schema.GroupVersionKind
+	doc []byte // its JSON; nil for a tree
+}
+
+func (e *otherKindError) Error() string {
+	return fmt.Sprintf("the patch changes the kind to %s", e.got)
+}
+
+// patchedToOther reads what a patch led to as the kind that it says it is. That is of use if it is another version of
+// the same kind; else it is the error of a conversion that there is not.
+func (e *Engine) patchedToOther(c *Call, other *otherKindError) (object.Object, error) {
+	d, got := c.Definition, other.got
+	if codec.IsTree(d) && got.GroupVersion() == d.GroupVersionKind().GroupVersion() {
+		return nil, apierrors.NewInvalid(got.GroupKind(), c.Name, field.ErrorList{field.Invalid(field.NewPath("kind"), got.Kind, "must be "+d.Kind)})
 	}
-	return apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)", got.GroupVersion(), c.Definition.APIVersion()))
+	if e.Registered == nil || !e.Registered(got) {
+		return nil, patch.Undecodable(other.doc, fmt.Errorf("no kind %q is registered for version %q in scheme %q", got.Kind, got.GroupVersion(), "timonel"))
+	}
+	if as := e.Catalog.Catalog().Kind(got); as != nil && !codec.IsTree(as) {
+		obj, _, err := codec.UnmarshalPatched(as, other.doc, codec.Ignore)
+		if err != nil {
+			return nil, patch.Undecodable(other.doc, err)
+		}
+		if as.Hub() == d.Hub() {
+			return e.toHub(as, obj)
+		}
+	}
+	return nil, patch.Undecodable(other.doc, codec.UnknownConversion(got, d.GroupVersionKind()))
 }
 
 // strict deals with unknown and duplicate fields of a patch as the request wants it.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -78,6 +79,10 @@ func (e *Engine) patchScale(ctx context.Context, c *Call, patchType types.PatchT
 		verb: "patch", manager: options.FieldManager, dryRun: dryRun(options.DryRun), options: &options,
 	}, func(now *autoscalingv1.Scale) (*autoscalingv1.Scale, error) {
 		patched, strict, undecodable, err := apply(now)
+		var other *otherKindError
+		if errors.As(err, &other) {
+			_, err = e.patchedToOther(&as, other)
+		}
 		if err != nil {
 			return nil, err
 		}

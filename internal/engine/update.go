@@ -99,7 +99,7 @@ func (e *Engine) write(ctx context.Context, c *Call, o writeOptions, transform f
 	warned := len(c.warnings)
 	for {
 		if err := ctx.Err(); err != nil {
-			return Result{}, apierrors.NewTimeoutError("the write was not done in time", 1)
+			return Result{}, late(err)
 		}
 		c.warnings = c.warnings[:warned]
 		old, version, err := e.current(ctx, d, c.Namespace, c.Name, fresh)

@@ -20,6 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 )
@@ -665,5 +666,42 @@ func TestStale(t *testing.T) {
 		broken = storage.ErrNoLeader
 		_, err := w.update(w.call(w.claims, "x"), w.get(w.claims, "x"))
 		w.expect("an update when it cannot be told", err, metav1.StatusReasonServerTimeout)
+	})
+}
+
+// TestPatchChangesKind: what a patch leads to is read as the kind that it says it is.
+func TestPatchChangesKind(t *testing.T) {
+	run(t, func(w *world) {
+		known := map[string]bool{"Pod": true, "ConfigMap": true, "Deployment": true}
+		w.engine.Registered = func(gvk schema.GroupVersionKind) bool { return known[gvk.Kind] }
+		w.create(w.pods, `{"metadata":{"name":"x"}}`)
+		w.create(w.deployments, `{"metadata":{"name":"x"}}`)
+		w.create(w.widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"x"}}`)
+		for _, one := range []struct {
+			d          *kind.Definition
+			sub, patch string
+			want       string
+		}{
+			{w.pods, "", `{"kind":"ConfigMap"}`, `"" is invalid: patch: Invalid value: <doc>: converting (v1.ConfigMap) to (core.Pod): unknown conversion`},
+			{w.pods, "", `{"kind":"ConfigMap","data":{"a":1}}`, `"" is invalid: patch: Invalid value: <doc>: json: cannot unmarshal number into Go struct field ConfigMap.data of type string`},
+			{w.pods, "", `{"kind":"Nothing"}`, `"" is invalid: patch: Invalid value: <doc>: no kind "Nothing" is registered for version "v1" in scheme "timonel"`},
+			{w.pods, "", `{"apiVersion":"v9"}`, `"" is invalid: patch: Invalid value: <doc>: converting (v9.Pod) to (core.Pod): unknown conversion`},
+			{w.deployments, "scale", `{"kind":"Nothing"}`, `"" is invalid: patch: Invalid value: <doc>: no kind "Nothing" is registered for version "autoscaling/v1" in scheme "timonel"`},
+			{w.widgets, "", `{"kind":"Gadget"}`, `Gadget.example.com "x" is invalid: kind: Invalid value: "Gadget": must be Widget`},
+		} {
+			c := w.call(one.d, "x")
+			if one.sub != "" {
+				c = w.sub(one.d, "x", one.sub)
+			}
+			_, err := w.merge(c, one.patch)
+			w.expect(one.patch, err, metav1.StatusReasonInvalid)
+			got := strings.TrimSpace(fmt.Sprint(err))
+			if begin, end := strings.Index(got, `Invalid value: "{`), strings.LastIndex(got, `}": `); begin >= 0 && end > begin {
+				got = got[:begin] + "Invalid value: <doc>" + got[end+2:]
+			}
+			if got != one.want {
+				w.Errorf("%s:\n got %s\nwant %s", one.patch, got, one.want)
+			}
+		}
 	})
 }

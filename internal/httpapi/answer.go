@@ -40,8 +40,9 @@ func (x *exchange) negotiate(offer codec.Offer) (codec.Format, error) {
 
 // pretty: people with a browser or curl get indented answers unless they say otherwise.
 func (x *exchange) pretty() bool {
-	if values, given := x.request.Query["pretty"]; given {
-		return len(values) > 0 && (values[0] == "true" || values[0] == "1" || values[0] == "")
+	if text := x.request.Query.Get("pretty"); text != "" {
+		on, _ := strconv.ParseBool(text) // what is no boolean means no
+		return on
 	}
 	agent := x.r.UserAgent()
 	return strings.HasPrefix(agent, "curl") || strings.HasPrefix(agent, "Wget") || strings.HasPrefix(agent, "Mozilla/5.0")

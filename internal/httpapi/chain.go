@@ -138,7 +138,8 @@ type exchange struct {
 	request route.Request
 	user    *user.Info
 	record  *trace.Record
-	done    func() // counts it as no longer running
+	done    func()             // counts it as no longer running
+	cancel  context.CancelFunc // of the deadline; nil: there is none
 }
 
 // ServeHTTP is the life of a request. Decode, Change, Check and Commit happen inside the
@@ -148,8 +149,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer x.close()
 
 	x.record.Enter(trace.Locate)
-	x.locate()
-
+	if err := x.locate(); err != nil {
+		x.fail(err)
+		return
+	}
 	x.record.Enter(trace.Identify)
 	if err := x.identify(); err != nil {
 		x.fail(err)
@@ -190,7 +193,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) *exchange {
 }
 
 // locate: the URL becomes a request; what has an end gets a deadline.
-func (x *exchange) locate() {
+func (x *exchange) locate() error {
 	var query url.Values
 	if x.r.URL.RawQuery != "" {
 		query = x.r.URL.Query()
@@ -204,6 +207,7 @@ func (x *exchange) locate() {
 		x.done = x.Metrics.Begin(x.record)
 	}
 	x.ctx = x.r.Context()
+	return x.deadline()
 }
 
 func (x *exchange) identify() error {
@@ -281,11 +285,6 @@ func (x *exchange) dispatch() error {
 	if x.request.Problem != nil {
 		return x.request.Problem
 	}
-	cancel, err := x.deadline()
-	if err != nil {
-		return err
-	}
-	defer cancel()
 	if d := x.request.Definition; d.Deprecated != "" {
 		x.w.warn(d.Deprecated)
 	}
@@ -293,26 +292,34 @@ func (x *exchange) dispatch() error {
 		x.record.Enter(trace.Answer)
 		return x.Connector.Connect(x.w, x.r.WithContext(user.With(x.ctx, x.user)), &x.request)
 	}
+	if x.ctx.Err() != nil {
+		return late()
+	}
 	return x.serve()
 }
 
 // deadline bounds a request that has an end: by the server's limit and the client's timeout.
-func (x *exchange) deadline() (cancel func(), err error) {
+func (x *exchange) deadline() error {
 	if x.request.LongRunning() {
-		return func() {}, nil
+		return nil
 	}
 	limit := x.RequestTimeout
 	if text := x.request.Query.Get("timeout"); text != "" {
 		asked, err := time.ParseDuration(text)
 		if err != nil {
-			return nil, apierrors.NewBadRequest(fmt.Sprintf("invalid timeout specified in the request URL - %v", err))
+			return apierrors.NewBadRequest(fmt.Sprintf("invalid timeout specified in the request URL - %v", err))
 		}
 		if asked > 0 && asked < limit {
 			limit = asked
 		}
 	}
-	x.ctx, cancel = context.WithTimeout(x.ctx, limit)
-	return cancel, nil
+	x.ctx, x.cancel = context.WithTimeout(x.ctx, limit)
+	return nil
+}
+
+// late is the answer when the time is up before there is another.
+func late() error {
+	return apierrors.NewTimeoutError("request did not complete within the allotted timeout", 0)
 }
 
 // close: the panic fence, and the record is published.
@@ -334,6 +341,9 @@ func (x *exchange) close() {
 }
 
 func (x *exchange) finish() {
+	if x.cancel != nil {
+		x.cancel()
+	}
 	x.record.End()
 	x.record.Status, x.record.Bytes = x.w.status, x.w.bytes
 	if x.done != nil {

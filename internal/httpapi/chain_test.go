@@ -12,10 +12,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/timonel/timonel/internal/admission"
 	"github.com/timonel/timonel/internal/authz"
@@ -362,26 +364,35 @@ func TestWarnings(t *testing.T) {
 	if got := warnings(f.do("user", "GET", "/api/v1/secrets", "")); len(got) != 1 || got[0] != `299 - "v1 Secret is deprecated"` {
 		t.Errorf("got %q", got)
 	}
-	annotations := map[string]string{"warn-same": "same\ttext", "warn-again": "same\ttext"}
-	for i := range 20 {
-		annotations[fmt.Sprint("warn", i)] = fmt.Sprint(i, strings.Repeat("é", 600))
+	if got := warnings(f.do("user", "POST", collection, `{"metadata":{"name":"control","annotations":{"warn-same":"same","warn-again":"same","warn-tab":"a\tb"}}}`)); len(got) != 1 || got[0] != `299 - "same"` {
+		t.Errorf("got %q", got)
 	}
-	b, err := json.Marshal(annotations)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := warnings(f.do("user", "POST", collection, `{"metadata":{"name":"many","annotations":`+string(b)+`}}`))
-	long := 0
-	for _, text := range got {
-		if len([]rune(text)) > 300 {
-			long++
+}
+
+// TestWarningLimits: many characters of warnings cut each short, the first ones too; then no more are added.
+func TestWarningLimits(t *testing.T) {
+	h, w := http.Header{}, &warnings{}
+	sizes := func() (all []int) {
+		for _, text := range h.Values("Warning") {
+			all = append(all, utf8.RuneCountInString(text)-len(`299 - ""`))
 		}
-		if strings.ContainsAny(text, "\t\n") {
-			t.Errorf("a control character in %q", text)
-		}
+		return all
 	}
-	if len(got) != 21 || long == 0 || long > maxWarnings/600 {
-		t.Errorf("%d warnings, %d of them long", len(got), long)
+	for i := range 4 {
+		w.add(h, fmt.Sprint(i, strings.Repeat("é", 999)))
+	}
+	if got := sizes(); !slices.Equal(got, []int{1000, 1000, 1000, 1000}) {
+		t.Errorf("within the limit: %v", got)
+	}
+	w.add(h, "4"+strings.Repeat("é", 100))
+	if got := sizes(); !slices.Equal(got, []int{256, 256, 256, 256, 101}) {
+		t.Errorf("over the limit: %v", got)
+	}
+	for i := range 100 {
+		w.add(h, fmt.Sprint("more", i, strings.Repeat("x", 300)))
+	}
+	if got := sizes(); len(got) < 16 || len(got) > 17 {
+		t.Errorf("far over the limit: %v", got)
 	}
 }
 
@@ -392,7 +403,7 @@ func TestPretty(t *testing.T) {
 		query, agent, accept string
 		want                 bool
 	}{
-		{"", "", "", false}, {"?pretty=true", "", "", true}, {"?pretty", "", "", true}, {"?pretty=0", "curl/8", "", false}, {"", "curl/8.1", "", true}, {"", "kubectl", "", false},
+		{"", "", "", false}, {"?pretty=true", "", "", true}, {"?pretty", "", "", false}, {"?pretty", "curl/8", "", true}, {"?pretty=T", "", "", true}, {"?pretty=yes", "curl/8", "", false}, {"?pretty=0", "curl/8", "", false}, {"", "curl/8.1", "", true}, {"", "kubectl", "", false},
 		{"", "Mozilla/5.0 (X11)", "", true}, {"", "", "application/json;pretty=1", true},
 	} {
 		w := f.do("user", "GET", collection+"/x"+one.query, "", "User-Agent: "+one.agent, "Accept: "+one.accept)
@@ -570,6 +581,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		method, query string
 		code          int
 	}{
+		{"GET", "/x?export=1", 400}, {"GET", "/x?export=false", 200},
 		{"GET", "?limit=x", 400}, {"GET", "?timeoutSeconds=1.5", 400}, {"GET", "?labelSelector=!!", 400}, {"GET", "?fieldSelector=a", 400},
 		{"GET", "?resourceVersionMatch=Exact", 422}, {"GET", "?resourceVersion=1&resourceVersionMatch=Other", 422}, {"GET", "?limit=1&unknown=1", 200},
 		{"POST", "?dryRun=Some", 422}, {"POST", "?fieldValidation=x", 422}, {"POST", "?fieldManager=" + strings.Repeat("m", 129), 422}, {"POST", "?dryRun=All", 201},

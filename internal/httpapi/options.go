@@ -1,12 +1,13 @@
 package httpapi
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/timonel/timonel/internal/codec"
 	"github.com/timonel/timonel/internal/engine"
@@ -59,6 +60,16 @@ func (q *queryReader) flag(name string) *bool {
 func (q *queryReader) on(name string) bool {
 	b := q.flag(name)
 	return b != nil && *b
+}
+
+// getOptions reads the options of get.
+func (x *exchange) getOptions() (o metav1.GetOptions, err error) {
+	q := queryReader{Values: x.request.Query}
+	if q.on("export") {
+		return o, apierrors.NewBadRequest("the export parameter, deprecated since v1.14, is no longer supported")
+	}
+	o.ResourceVersion = q.Get("resourceVersion")
+	return o, nil
 }
 
 // listOptions reads and checks the options of list, watch and deletecollection.
@@ -166,26 +177,34 @@ func (x *exchange) deleteOptions() (*metav1.DeleteOptions, error) {
 	return o, invalidOptions("DeleteOptions", validation.ValidateDeleteOptions(o))
 }
 
-// readBody reads the body of a request, up to its bound.
+// maxRefused bounds what is read of a body that is too large, only so that the client, who sends before it
+// listens, gets to see the answer.
+const maxRefused = 32 << 20
+
+// readBody reads the body of a request, up to its bound and the request's deadline.
 func (x *exchange) readBody() ([]byte, error) {
 	if x.r.Body == nil || x.r.Body == http.NoBody {
 		return nil, nil
 	}
-	limited := http.MaxBytesReader(x.w.ResponseWriter, x.r.Body, codec.MaxBody)
+	defer context.AfterFunc(x.ctx, func() { // a client that stalls holds nobody up
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now()) // not every connection can
+	})()
 	var b []byte
 	var err error
 	if n := x.r.ContentLength; n > 0 && n <= codec.MaxBody {
 		b = make([]byte, n)
-		_, err = io.ReadFull(limited, b)
+		_, err = io.ReadFull(x.r.Body, b)
 	} else {
-		b, err = io.ReadAll(limited)
+		b, err = io.ReadAll(io.LimitReader(x.r.Body, codec.MaxBody+1))
 	}
-	var tooLarge *http.MaxBytesError
 	switch {
-	case errors.As(err, &tooLarge):
-		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", codec.MaxBody))
+	case x.ctx.Err() != nil:
+		return nil, late()
 	case err != nil:
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("the body could not be read: %v", err))
+	case len(b) > codec.MaxBody:
+		_, _ = io.CopyN(io.Discard, x.r.Body, maxRefused) // it is refused either way
+		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", codec.MaxBody))
 	}
 	return b, nil
 }

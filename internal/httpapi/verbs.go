@@ -79,6 +79,10 @@ func (x *exchange) get(c *engine.Call) error {
 	if err != nil {
 		return err
 	}
+	options, err := x.getOptions()
+	if err != nil {
+		return err
+	}
 	if c.Sub != nil && c.Sub.Scale != nil {
 		scale, err := x.Engine.GetScale(x.ctx, c)
 		if err != nil {
@@ -86,7 +90,7 @@ func (x *exchange) get(c *engine.Call) error {
 		}
 		return x.sendItem(http.StatusOK, scale, f)
 	}
-	item, err := x.Engine.Get(x.ctx, c, metav1.GetOptions{ResourceVersion: x.request.Query.Get("resourceVersion")})
+	item, err := x.Engine.Get(x.ctx, c, options)
 	if err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func (x *exchange) watch(c *engine.Call) error {
 // timeout is how long a watch may last: as asked, or a random time, so that the
 // watches of many clients do not end together.
 func (x *exchange) timeout(options metav1.ListOptions) time.Duration {
-	if options.TimeoutSeconds != nil && *options.TimeoutSeconds > 0 {
+	if options.TimeoutSeconds != nil && *options.TimeoutSeconds != 0 {
 		return time.Duration(*options.TimeoutSeconds) * time.Second
 	}
 	return x.MinWatch + rand.N(x.MinWatch)

@@ -3,14 +3,12 @@ package httpapi
 import (
 	"bufio"
 	"bytes"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
-	"unicode/utf8"
 
 	"github.com/klauspost/compress/gzip"
 )
@@ -20,8 +18,7 @@ type writer struct {
 	http.ResponseWriter
 	status   int
 	bytes    int64
-	warnings map[string]bool
-	runes    int
+	warnings warnings
 }
 
 func (w *writer) wrote() bool { return w.status != 0 }
@@ -58,34 +55,8 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// Bounds on warnings: all together, and each once that is exceeded (KEP-1693).
-const (
-	maxWarnings = 4096
-	maxWarning  = 256
-)
-
-// warn adds a Warning header (RFC 9111 as used by KEP-1693), each text once.
-func (w *writer) warn(text string) {
-	if w.warnings[text] {
-		return
-	}
-	if w.warnings == nil {
-		w.warnings = map[string]bool{}
-	}
-	w.warnings[text] = true
-	if w.runes += utf8.RuneCountInString(text); w.runes > maxWarnings {
-		if runes := []rune(text); len(runes) > maxWarning {
-			text = string(runes[:maxWarning])
-		}
-	}
-	quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(strings.Map(func(r rune) rune {
-		if r < ' ' {
-			return ' '
-		}
-		return r
-	}, text))
-	w.Header().Add("Warning", fmt.Sprintf(`299 - "%s"`, quoted))
-}
+// warn adds a Warning header.
+func (w *writer) warn(text string) { w.warnings.add(w.Header(), text) }
 
 // minGzip is the smallest answer that is compressed (kube-apiserver's limit).
 const minGzip = 128 << 10

@@ -14,7 +14,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
-	certificatesv1 "k8s.io/api/certificates/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -407,7 +407,7 @@ func subjects(t testing.TB) []subject {
 		named[discoveryv1.EndpointSlice](),
 		named[networkingv1.NetworkPolicy](),
 		named[resourcev1.DeviceClass](),
-		named[certificatesv1.CertificateSigningRequest](),
+		named[coordinationv1.Lease](),
 		named[rbacv1.ClusterRole](),
 		named[policyv1.PodDisruptionBudget](),
 		tree("Widget", crd),
@@ -426,7 +426,7 @@ func builtin[T any, P interface {
 	switch group {
 	case "core":
 		group = ""
-	case "networking", "resource", "discovery", "admissionregistration", "certificates", "rbac":
+	case "networking", "resource", "discovery", "admissionregistration", "coordination", "rbac":
 		group += ".k8s.io"
 	}
 	return subject{name: t.Name(), options: OwnershipOptions{

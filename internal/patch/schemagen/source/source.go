@@ -5,7 +5,11 @@ package source
 
 import (
 	"fmt"
+	"reflect"
+	"slices"
+	"strings"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/client/applyconfiguration"
@@ -69,7 +73,50 @@ func Types() (map[string]schema.TypeDef, error) {
 		name = "io.k8s.api.autoscaling.v1." + name
 		defs[name] = schema.TypeDef{Name: name, Atom: schema.Atom{Map: &schema.Map{Fields: fields}}}
 	}
+	for _, review := range []any{authorizationv1.SubjectAccessReview{}, authorizationv1.LocalSubjectAccessReview{}, authorizationv1.SelfSubjectAccessReview{}} {
+		derive(defs, reflect.TypeOf(review))
+	}
 	return defs, nil
+}
+
+// derive adds the type of a review and what it is made of, which no library has either: nobody applies a
+// question. It follows the Go types, whose lists are all atomic.
+func derive(defs map[string]schema.TypeDef, t reflect.Type) schema.TypeRef {
+	name := reflect.Zero(t).Interface().(interface{ OpenAPIModelName() string }).OpenAPIModelName()
+	if _, known := defs[name]; known {
+		return named(name)
+	}
+	var fields []schema.StructField
+	for i := range t.NumField() {
+		f := t.Field(i)
+		switch tag, _, _ := strings.Cut(f.Tag.Get("json"), ","); {
+		case tag == "" && f.Type == reflect.TypeFor[metav1.TypeMeta]():
+			fields = append(fields, schema.StructField{Name: "apiVersion", Type: scalar(schema.String)}, schema.StructField{Name: "kind", Type: scalar(schema.String)})
+		default:
+			fields = append(fields, schema.StructField{Name: tag, Type: deriveField(defs, f.Type)})
+		}
+	}
+	slices.SortFunc(fields, func(a, b schema.StructField) int { return strings.Compare(a.Name, b.Name) })
+	defs[name] = schema.TypeDef{Name: name, Atom: schema.Atom{Map: &schema.Map{Fields: fields}}}
+	return named(name)
+}
+
+func deriveField(defs map[string]schema.TypeDef, t reflect.Type) schema.TypeRef {
+	switch t.Kind() {
+	case reflect.Pointer:
+		return deriveField(defs, t.Elem())
+	case reflect.String:
+		return scalar(schema.String)
+	case reflect.Bool:
+		return scalar(schema.Boolean)
+	case reflect.Slice:
+		return schema.TypeRef{Inlined: schema.Atom{List: &schema.List{ElementType: deriveField(defs, t.Elem()), ElementRelationship: schema.Atomic}}}
+	case reflect.Map:
+		return schema.TypeRef{Inlined: schema.Atom{Map: &schema.Map{ElementType: deriveField(defs, t.Elem())}}}
+	case reflect.Struct:
+		return derive(defs, t)
+	}
+	panic(fmt.Sprintf("a review has a field of type %v", t))
 }
 
 func scalar(s schema.Scalar) schema.TypeRef { return schema.TypeRef{Inlined: schema.Atom{Scalar: &s}} }
