@@ -349,15 +349,19 @@ func DecodeDeleteOptions(body []byte, media Media, registered func(schema.GroupV
 	return o, nil
 }
 
+// checkDeleteOptions checks the type that a body says it has; what it leaves out is that of the options.
 func checkDeleteOptions(apiVersion, kindName string, registered func(schema.GroupVersionKind) bool) error {
 	gv, err := schema.ParseGroupVersion(apiVersion)
 	if err != nil {
 		return err
 	}
-	switch {
-	case apiVersion == "" && kindName == "", kindName == "DeleteOptions" && (gv == metav1.SchemeGroupVersion || registered(gv.WithKind(kindName))):
-		return nil
-	case kindName == "":
+	if gv.Empty() {
+		gv = metav1.SchemeGroupVersion
+	}
+	if kindName == "" {
+		kindName = "DeleteOptions"
+	}
+	if kindName == "DeleteOptions" && (gv == metav1.SchemeGroupVersion || registered(gv.WithKind(kindName))) {
 		return nil
 	}
 	return fmt.Errorf("no kind %q is registered for version %q in scheme %q", kindName, gv, "timonel")

@@ -207,6 +207,9 @@ func TestDeleteOptions(t *testing.T) {
 		{JSONMedia, `{"kind":"DeleteOptions","apiVersion":"meta.k8s.io/v1","gracePeriodSeconds":3}`, "3"},
 		{YAMLMedia, "gracePeriodSeconds: 3\n", "3"},
 		{ProtobufMedia, string(Envelope("v1", "DeleteOptions", []byte{8, 3})), "3"},
+		{JSONMedia, `{"kind":"DeleteOptions","gracePeriodSeconds":3}`, "3"}, // what is left out is filled in
+		{JSONMedia, `{"apiVersion":"v1","gracePeriodSeconds":3}`, "3"},
+		{JSONMedia, `{"apiVersion":"foo/v1"}`, `!no kind "DeleteOptions" is registered for version "foo/v1" in scheme "timonel"`},
 		{JSONMedia, `{"kind":"Pod","apiVersion":"v1"}`, `!no kind "Pod" is registered for version "v1" in scheme "timonel"`},
 		{JSONMedia, `{`, "!couldn't get version/kind; json parse error: unexpected end of JSON input"},
 	} {

@@ -15,6 +15,8 @@ import (
 	"github.com/timonel/timonel/internal/trace"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // Delete removes an object, or marks it as being deleted when something holds it: a
@@ -39,6 +41,40 @@ func (e *Engine) Delete(ctx context.Context, c *Call, options metav1.DeleteOptio
 		}
 		fresh = true
 	}
+}
+
+// DeleteUnreadable removes an object whose stored bytes do not decode (KEP-3926). Nothing that would hold or refuse the
+// deletion of another can be asked: finalizers, preconditions, admission. An object that decodes is left alone: 422.
+func (e *Engine) DeleteUnreadable(ctx context.Context, c *Call, options metav1.DeleteOptions) (Result, error) {
+	d := c.Definition.Hub()
+	if err := e.wait(ctx, "", 0); err != nil {
+		return Result{}, err
+	}
+	version, found := e.object(d, c.Namespace, c.Name)
+	if found {
+		_, err := codec.DecodeVersion(d, version)
+		found = err != nil
+	}
+	if !found {
+		return Result{}, apierrors.NewInvalid(schema.GroupKind{Group: c.Definition.Group, Kind: c.Definition.Plural}, c.Name, field.ErrorList{
+			field.Invalid(field.NewPath("ignoreStoreReadErrorWithClusterBreakingPotential"), true, "is exclusively used to delete corrupt object(s), try again by removing this option"),
+		})
+	}
+	gone := Result{Status: &metav1.Status{
+		Status:  metav1.StatusSuccess,
+		Details: &metav1.StatusDetails{Name: c.Name, Group: c.Definition.Group, Kind: c.Definition.Plural},
+	}}
+	if dryRun(options.DryRun) {
+		return gone, nil
+	}
+	key := e.key(d, c.Namespace, c.Name)
+	c.Trace.Enter(trace.Commit)
+	now, err := e.Store.Commit(ctx, storage.Txn{If: []storage.Condition{{Key: key, Revision: version.Revision}}, Then: []storage.Op{{Key: key}}})
+	if err != nil {
+		return Result{}, e.storageError(err, d, c.Name)
+	}
+	c.sawRevision(now)
+	return gone, nil
 }
 
 func (e *Engine) deleteOnce(ctx context.Context, c *Call, d *kind.Definition, old object.Object, revision storage.Revision, options metav1.DeleteOptions) (Result, error) {

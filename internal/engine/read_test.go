@@ -285,6 +285,27 @@ func TestUnreadableObjects(t *testing.T) {
 		w.expect("patch", err, metav1.StatusReasonStoreReadError)
 		_, _, err = w.list(w.deployments, metav1.ListOptions{})
 		w.expect("list", err, metav1.StatusReasonStoreReadError)
+		_, err = w.delete(w.call(w.deployments, "broken"), metav1.DeleteOptions{})
+		w.expect("delete", err, metav1.StatusReasonStoreReadError)
+
+		for _, name := range []string{"n0", "none"} { // only what cannot be read is deleted without looking
+			_, err = w.engine.DeleteUnreadable(context.Background(), w.call(w.deployments, name), metav1.DeleteOptions{})
+			w.expect("delete "+name, err, metav1.StatusReasonInvalid)
+		}
+		w.get(w.deployments, "n0")
+		w.quiet("a dry run", func() {
+			_, err = w.engine.DeleteUnreadable(context.Background(), w.call(w.deployments, "broken"), metav1.DeleteOptions{DryRun: []string{"All"}})
+			w.expect("dry run", err, "")
+		})
+		result, err := w.engine.DeleteUnreadable(context.Background(), w.call(w.deployments, "broken"), metav1.DeleteOptions{})
+		if err != nil || result.Status == nil || result.Status.Details.Name != "broken" {
+			w.Errorf("delete what is broken: %+v, %v", result, err)
+		}
+		_, err = w.read(w.deployments, "broken")
+		w.expect("get afterwards", err, metav1.StatusReasonNotFound)
+		if names, _, err := w.list(w.deployments, metav1.ListOptions{}); err != nil || len(names) != 1 {
+			w.Errorf("list afterwards: %v, %v", names, err)
+		}
 	})
 }
 

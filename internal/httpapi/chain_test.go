@@ -28,6 +28,7 @@ import (
 	"github.com/timonel/timonel/internal/metrics"
 	"github.com/timonel/timonel/internal/object"
 	"github.com/timonel/timonel/internal/route"
+	"github.com/timonel/timonel/internal/storage"
 	"github.com/timonel/timonel/internal/storage/storagetest"
 	"github.com/timonel/timonel/internal/storage/watchcache"
 	"github.com/timonel/timonel/internal/trace"
@@ -71,7 +72,7 @@ func (tokens) Authenticate(r *http.Request) (*user.Info, error) {
 type rights struct{}
 
 func (rights) Authorize(_ context.Context, a *authz.Attributes) (authz.Decision, string, error) {
-	if a.User.Name == "nobody" || a.User.Name == "updater" && a.Verb == "create" {
+	if a.User.Name == "nobody" || a.User.Name == "updater" && a.Verb == "create" || a.User.Name == "careful" && strings.HasPrefix(a.Verb, "unsafe") {
 		return authz.NoOpinion, "because", nil
 	}
 	return authz.Allow, "", nil
@@ -571,6 +572,34 @@ func TestPutThatMayNotCreate(t *testing.T) {
 	}
 	if w := f.do("updater", "PUT", collection+"/new", `{"metadata":{"name":"new"},"data":{"a":"b"}}`); w.Code != 200 {
 		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+// TestUnreadableObjects: who has the right may delete what does not decode, one by one and with nothing else asked.
+func TestUnreadableObjects(t *testing.T) {
+	f := open(t, nil)
+	f.create("fine")
+	if _, err := f.store.Commit(context.Background(), storage.Txn{Then: []storage.Op{{Key: "/registry/configmaps/a/broken", Value: []byte("\x00noise")}}}); err != nil {
+		t.Fatal(err)
+	}
+	const option = "?ignoreStoreReadErrorWithClusterBreakingPotential=true"
+	for _, one := range []struct {
+		who, path string
+		code      int
+		message   string
+	}{
+		{"user", "/broken", 500, "data from the storage is not transformable or not decodable"},
+		{"careful", "/broken" + option, 403, `configmaps "broken" is forbidden: not permitted to do "unsafe-delete-ignore-read-errors", reason: because`},
+		{"user", "/broken" + option + "&dryRun=All", 200, ""},
+		{"user", "/broken" + option + "&propagationPolicy=Orphan", 422, "cannot be set together with"},
+		{"user", "/fine" + option, 422, "is exclusively used to delete corrupt object(s), try again by removing this option"},
+		{"user", option, 422, "is not allowed with DELETECOLLECTION, try again after removing the option"},
+		{"user", "/broken" + option, 200, ""},
+	} {
+		w := f.do(one.who, "DELETE", collection+one.path, "")
+		if w.Code != one.code || one.message != "" && !strings.Contains(status(t, w).Message, one.message) {
+			t.Errorf("%s deletes %s: %d %s", one.who, one.path, w.Code, w.Body)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"fmt"
 	"mime"
 	"net/http"
 
@@ -14,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // serve does what a request for an API resource asks for.
@@ -228,8 +230,33 @@ func (x *exchange) delete(c *engine.Call) error {
 		if err != nil {
 			return result, err
 		}
+		if unreadable(options) {
+			if err := x.mayBreak(c); err != nil {
+				return result, err
+			}
+			return x.Engine.DeleteUnreadable(x.ctx, c, *options)
+		}
 		return x.Engine.Delete(x.ctx, c, *options)
 	})
+}
+
+// unreadable reports whether a deletion is of an object that cannot be read.
+func unreadable(o *metav1.DeleteOptions) bool {
+	return o.IgnoreStoreReadErrorWithClusterBreakingPotential != nil && *o.IgnoreStoreReadErrorWithClusterBreakingPotential
+}
+
+// mayBreak asks for the right to delete what nobody can read, and with it what it would have held together (KEP-3926).
+func (x *exchange) mayBreak(c *engine.Call) error {
+	a := x.attributes()
+	a.Verb = "unsafe-delete-ignore-read-errors"
+	decision, reason, err := x.Authorizer.Authorize(x.ctx, &a)
+	if decision == authz.Allow {
+		return nil
+	}
+	if err != nil && reason == "" {
+		reason = err.Error()
+	}
+	return apierrors.NewForbidden(c.Definition.GroupResource(), c.Name, fmt.Errorf("not permitted to do %q, reason: %s", a.Verb, reason))
 }
 
 func (x *exchange) deleteCollection(c *engine.Call) error {
@@ -244,6 +271,9 @@ func (x *exchange) deleteCollection(c *engine.Call) error {
 	options, err := x.deleteOptions()
 	if err != nil {
 		return err
+	}
+	if unreadable(options) {
+		return invalidOptions("DeleteOptions", field.ErrorList{field.Invalid(field.NewPath("ignoreStoreReadErrorWithClusterBreakingPotential"), true, "is not allowed with DELETECOLLECTION, try again after removing the option")})
 	}
 	page, err := x.Engine.DeleteCollection(x.ctx, c, *options, list)
 	if err != nil {
