@@ -58,6 +58,9 @@ func Merge(doc, patch []byte) ([]byte, error) {
 // gives what decoding the patched document would give, before defaults. false: something does not fit the
 // kind (an unknown field, a wrong type, a kind of its own); then Apply to the document and decode it, for the error.
 func (p *MergePatch) ApplyTo(live object.Object) (object.Object, bool) {
+	if p.tree == nil { // null, which is no patch
+		return nil, false
+	}
 	if tree, ok := live.(*unstructured.Unstructured); ok {
 		return &unstructured.Unstructured{Object: runtime.DeepCopyJSON(merged(tree.Object, p.tree))}, true
 	}

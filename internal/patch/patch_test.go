@@ -100,6 +100,7 @@ func TestMerge(t *testing.T) {
 	}{
 		{name: "set", patch: `{"data":{"a":"x"}}`, want: `{"data":{"a":"x","b":"2"},"n":1}`},
 		{name: "null removes", patch: `{"data":{"b":null},"zz":null}`, want: `{"data":{"a":"9"},"n":1}`},
+		{name: "null", patch: `null`, code: 400, message: "Invalid JSON Patch"},
 		{name: "nulls below what is new", patch: `{"new":{"x":null,"y":{"z":null}},"list":[{"a":null}]}`, want: `{"data":{"a":"9","b":"2"},"n":1,"new":{"y":{}},"list":[{}]}`},
 		{name: "empty", patch: `{}`, want: doc},
 		{name: "not JSON", patch: `{`, code: 400, message: "invalid JSON patch"},

@@ -3,11 +3,17 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	crand "crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
+	"log"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 	corev1 "k8s.io/api/core/v1"
@@ -66,6 +73,75 @@ func newCluster(t *testing.T, kubelet http.Handler) (*Server, *cluster) {
 	s := New(Config{Lookup: c, KubeletTLS: &tls.Config{RootCAs: roots, ServerName: "example.com"}})
 	t.Cleanup(s.Close)
 	return s, c
+}
+
+// TestKubeletIsToldWhoWeAre: a kubelet that wants to know who asks sees our certificate, and one that we do not know gets nothing.
+func TestKubeletIsToldWhoWeAre(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kube-apiserver-kubelet-client"}, NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(crand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := x509.NewCertPool()
+	known.AddCert(ours)
+	kubelet := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "hello %s, without credentials %t", r.TLS.PeerCertificates[0].Subject.CommonName, r.Header.Get("Authorization") == "")
+	}))
+	kubelet.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: known}
+	kubelet.Config.ErrorLog = log.New(io.Discard, "", 0)
+	kubelet.StartTLS()
+	t.Cleanup(kubelet.Close)
+	host, port, err := net.SplitHostPort(kubelet.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cluster{}
+	c.node.Name = "n1"
+	c.node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: host}}
+	c.node.Status.DaemonEndpoints.KubeletEndpoint.Port = int32(number)
+	trusted := x509.NewCertPool()
+	trusted.AddCert(kubelet.Certificate())
+	certificate := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	pod := &corev1.Pod{Spec: corev1.PodSpec{NodeName: "n1", Containers: []corev1.Container{{Name: "c"}}}}
+	pod.Name, pod.Namespace = "web", "a"
+	for _, one := range []struct {
+		name   string
+		config *tls.Config
+		query  string
+		code   int
+		want   string
+	}{
+		{"known to each other", &tls.Config{RootCAs: trusted, ServerName: "example.com", Certificates: []tls.Certificate{certificate}}, "", 200, "hello kube-apiserver-kubelet-client, without credentials true"},
+		{"without a certificate", &tls.Config{RootCAs: trusted, ServerName: "example.com"}, "", 500, "certificate required"},
+		{"kubelet of somebody else", &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "example.com", Certificates: []tls.Certificate{certificate}}, "", 500, "certificate signed by unknown authority"},
+		{"client does not mind", &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "example.com", Certificates: []tls.Certificate{certificate}}, "?insecureSkipTLSVerifyBackend=true", 200, "hello kube-apiserver-kubelet-client, without credentials true"},
+	} {
+		s := New(Config{Lookup: c, KubeletTLS: one.config})
+		t.Cleanup(s.Close)
+		server := front(t, func(w http.ResponseWriter, r *http.Request) error {
+			r.Header.Set("Authorization", "Bearer secret")
+			return s.Log(w, r, pod)
+		})
+		answer, body := get(t, server, "/log"+one.query)
+		if answer.StatusCode != one.code || !strings.Contains(body, one.want) {
+			t.Errorf("%s: %d %s", one.name, answer.StatusCode, body)
+		}
+	}
 }
 
 // front serves one subresource as the API server does.

@@ -75,8 +75,9 @@ func Locate(catalog *kind.Catalog, method, path string, query url.Values) Reques
 		return Request{Verb: r.Verb, Path: path, Query: query}
 	}
 	r.Verb = r.verbOf(method)
-	if deprecatedProxy {
-		r.Verb = "proxy"
+	if deprecatedProxy { // the name is kept for who may not; the paths are long gone
+		r.Verb, r.Problem = "proxy", NoResource()
+		return r
 	}
 	r.resolve(catalog, method)
 	return r

@@ -144,7 +144,7 @@ func TestLocate(t *testing.T) {
 		{"GET /apis/apps/v1/watch/deployments", "watch apps/v1 deployments"},
 		{"POST /api/v1/watch/namespaces/a/pods", "create v1 a:pods = MethodNotAllowed"},
 		{"DELETE /api/v1/watch/namespaces/a/pods/web", "delete v1 a:pods web = MethodNotAllowed"},
-		{"GET /api/v1/proxy/nodes/n1", "proxy v1 nodes n1 = MethodNotAllowed"},
+		{"GET /api/v1/proxy/nodes/n1", "proxy v1 nodes n1 = NotFound"},
 
 		// a name in the field selector counts for authorization
 		{"GET /api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Dweb", "list v1 a:pods web"},
