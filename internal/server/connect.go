@@ -13,6 +13,7 @@ import (
 	"github.com/timonel/timonel/internal/user"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -85,6 +86,9 @@ func read[T any](ctx context.Context, r kind.Reader, resource schema.GroupResour
 // Connect implements httpapi.Connector.
 func (c *connector) Connect(w http.ResponseWriter, r *http.Request, q *route.Request) error {
 	if q.Subresource != "log" {
+		if len(q.Query["dryRun"]) > 0 {
+			return apierrors.NewBadRequest("dryRun is not supported")
+		}
 		if err := c.admit(r.Context(), q); err != nil {
 			return err
 		}
