@@ -5,13 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
-	"strings"
 	"sync"
-	"time"
 
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/jsonpath"
 )
 
@@ -106,11 +105,11 @@ func typedCell(columnType string, value any) any {
 		}
 	case "date":
 		if text, ok := value.(string); ok {
-			at, err := time.Parse(time.RFC3339, strings.TrimSpace(text))
-			if err != nil {
+			var at metav1.Time
+			if at.UnmarshalQueryParameter(text) != nil {
 				return "<invalid>"
 			}
-			return kind.Since(at)
+			return kind.Since(at.Time)
 		}
 	}
 	return nil

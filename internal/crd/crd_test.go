@@ -164,6 +164,11 @@ func TestDecide(t *testing.T) {
 	if isTrue(&second.Status, apiextensions.Established) || second.Status.AcceptedNames.Plural != "gadgets" || len(second.Status.AcceptedNames.ShortNames) != 0 {
 		t.Errorf("with a short name that is taken: %+v", second.Status)
 	}
+	both := second.DeepCopy()
+	both.Spec.Names.ListKind = first.Spec.Names.ListKind
+	if _, found := accept(both, []*apiextensions.CustomResourceDefinition{first}); found != (conflicts{"ListKindConflict", `"WidgetList" is already in use`}) {
+		t.Errorf("with two names that are taken: %+v", found)
+	}
 	again := decide(second, nil, now.Add(time.Hour)) // the first is gone
 	if !isTrue(&again, apiextensions.Established) {
 		t.Errorf("when it is free: %+v", again)

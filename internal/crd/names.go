@@ -24,7 +24,7 @@ func decide(definition *apiextensions.CustomResourceDefinition, others []*apiext
 			set(condition(apiextensions.Established, true, "InitialNamesAccepted", "the initial names have been accepted"))
 		}
 	} else {
-		set(condition(apiextensions.NamesAccepted, false, taken.reason, strings.Join(taken.messages, ", ")))
+		set(condition(apiextensions.NamesAccepted, false, taken.reason, taken.message))
 		if !isTrue(&status, apiextensions.Established) {
 			set(condition(apiextensions.Established, false, "NotAccepted", "not all names are accepted"))
 		}
@@ -35,10 +35,8 @@ func decide(definition *apiextensions.CustomResourceDefinition, others []*apiext
 	return status
 }
 
-type conflicts struct {
-	reason   string // of the last one found
-	messages []string
-}
+// conflicts tells of the last conflict found.
+type conflicts struct{ reason, message string }
 
 // accept chooses the names that a definition gets: what it asks for, unless another one of its group has it; then
 // what it had before.
@@ -58,8 +56,7 @@ func accept(definition *apiextensions.CustomResourceDefinition, others []*apiext
 	var found conflicts
 	try := func(reason, name string, taken map[string]bool, into *string) {
 		if name != *into && taken[name] {
-			found.reason = reason
-			found.messages = append(found.messages, fmt.Sprintf("%q is already in use", name))
+			found = conflicts{reason, fmt.Sprintf("%q is already in use", name)}
 			return
 		}
 		*into = name
@@ -77,9 +74,9 @@ func accept(definition *apiextensions.CustomResourceDefinition, others []*apiext
 		case len(errs) == 0:
 			got.ShortNames = slices.Clone(want.ShortNames)
 		case len(errs) == 1:
-			found.reason, found.messages = "ShortNamesConflict", append(found.messages, errs...)
+			found = conflicts{"ShortNamesConflict", errs[0]}
 		default:
-			found.reason, found.messages = "ShortNamesConflict", append(found.messages, "["+strings.Join(errs, ", ")+"]")
+			found = conflicts{"ShortNamesConflict", "[" + strings.Join(errs, ", ") + "]"}
 		}
 	}
 	try("KindConflict", want.Kind, kinds, &got.Kind)

@@ -13,6 +13,7 @@ import (
 	"github.com/timonel/timonel/internal/authz"
 	"github.com/timonel/timonel/internal/cel/device"
 	rules "github.com/timonel/timonel/internal/crd/cel"
+	"github.com/timonel/timonel/internal/crd/schema"
 	"github.com/timonel/timonel/internal/kind"
 )
 
@@ -24,7 +25,7 @@ func (s *Server) definitions(authorizer authz.Authorizer, tokens authentication.
 		AllowPrivileged: s.AllowPrivileged,
 		EventTTL:        s.EventTTL,
 	}}
-	o.Extensions.CheckRules = rules.Check
+	o.Extensions.CheckRules, o.Extensions.CheckDefaults = rules.Check, schema.CheckDefaults
 	o.Admission.Checker = policy.Checker
 	o.Devices.CheckSelector, o.Devices.TooComplex = device.Check, device.ErrTooDear
 	if s.Credentials.signer != nil {

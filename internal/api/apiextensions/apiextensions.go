@@ -1,7 +1,7 @@
 // Package apiextensions holds the kinds of apiextensions.k8s.io: CustomResourceDefinition, served as v1 and stored as v1beta1.
 //
 // Promises: every function is pure; what is stored and what is served say the same. Does not know how a definition becomes a kind,
-// nor the language of validation rules: the server gives it a checker for them.
+// nor the language of validation rules nor what schemas do to values: the server gives it a checker for either.
 // Start reading at definition.go; stored.go for the stored form, validate.go and structural.go for what is valid.
 package apiextensions
 
@@ -16,6 +16,8 @@ type Options struct {
 	// CheckRules reports what is wrong with the validation rules (x-kubernetes-validations) in a schema whose root is at path,
 	// besides rules that are empty. It is called for structural schemas only. nil: rules are stored as they are.
 	CheckRules func(root *apiextensionsv1.JSONSchemaProps, path *field.Path) field.ErrorList
+	// CheckDefaults reports what is wrong with the defaults in a structural schema whose root is at path. nil: they are stored as they are.
+	CheckDefaults func(root *apiextensionsv1.JSONSchemaProps, path *field.Path) field.ErrorList
 }
 
 // Definitions lists the kinds of the group.

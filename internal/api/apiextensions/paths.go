@@ -1,7 +1,6 @@
 package apiextensions
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -66,9 +65,6 @@ func checkColumns(columns []apiextensionsv1.CustomResourceColumnDefinition, path
 // checkSelectable wants fields of the schema that hold one plain value (KEP-4358).
 func checkSelectable(v *apiextensionsv1.CustomResourceDefinitionVersion, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	if n := len(v.SelectableFields); n > maxSelectableFields {
-		errs = append(errs, field.TooMany(path, n, maxSelectableFields))
-	}
 	var root *apiextensionsv1.JSONSchemaProps
 	if v.Schema != nil {
 		root = v.Schema.OpenAPIV3Schema
@@ -80,37 +76,63 @@ func checkSelectable(v *apiextensionsv1.CustomResourceDefinitionVersion, path *f
 			errs = append(errs, field.Required(at, ""))
 			continue
 		}
+		s, problem := fieldAt(root, f.JSONPath)
+		if strings.Contains(f.JSONPath, "[") {
+			problem = "must be a dot separated list of field names"
+		}
+		switch {
+		case problem != "":
+			errs = append(errs, field.Invalid(at, f.JSONPath, "is an invalid path: "+problem))
+			continue
+		case s.Type != "string" && s.Type != "boolean" && s.Type != "integer":
+			errs = append(errs, field.Invalid(at, f.JSONPath, "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed."))
+		}
 		if seen[f.JSONPath] {
 			errs = append(errs, field.Duplicate(at, f.JSONPath))
 		}
 		seen[f.JSONPath] = true
-		s, problem := fieldAt(root, f.JSONPath)
-		switch {
-		case problem != "":
-			errs = append(errs, field.Invalid(at, f.JSONPath, "is an invalid path: "+problem))
-		case s.Type != "string" && s.Type != "boolean" && s.Type != "integer":
-			errs = append(errs, field.Invalid(at, f.JSONPath, "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed."))
-		}
+	}
+	if n := len(seen); n > maxSelectableFields {
+		errs = append(errs, field.TooMany(path, n, maxSelectableFields))
 	}
 	return errs
 }
 
-// fieldAt finds the schema of a field. Metadata has no schema here.
-func fieldAt(s *apiextensionsv1.JSONSchemaProps, text string) (*apiextensionsv1.JSONSchemaProps, string) {
-	if !strings.HasPrefix(text, ".") {
-		return nil, "must be a simple json path starting with ."
-	}
-	steps := strings.Split(text[1:], ".")
-	for i, step := range steps {
-		switch {
-		case step == "" || strings.ContainsAny(step, "[]{}@*?()'\""):
-			return nil, fmt.Sprintf("must be a dot separated list of field names, but found %q", step)
-		case i == 0 && step == "metadata", s == nil:
-			return nil, "does not refer to a valid field"
+// fieldAt finds the schema of a field by a path of steps .name and ['name']. Metadata has no schema here.
+func fieldAt(s *apiextensionsv1.JSONSchemaProps, text string) (_ *apiextensionsv1.JSONSchemaProps, problem string) {
+	const nowhere = "does not refer to a valid field"
+	for rest := text; rest != ""; {
+		var name string
+		switch rest[0] {
+		case '.':
+			rest = rest[1:]
+			end := strings.IndexAny(rest, ".[")
+			if end < 0 {
+				end = len(rest)
+			}
+			name, rest = rest[:end], rest[end:]
+		case '[':
+			quoted, after, closed := strings.Cut(rest[1:], "]")
+			if !closed || len(quoted) < 2 || quoted[0] != '\'' || quoted[len(quoted)-1] != '\'' {
+				return nil, nowhere
+			}
+			name, rest = quoted[1:len(quoted)-1], after
+		default:
+			token, _, _ := strings.Cut(rest, ".")
+			return nil, "expected [ or . but got: " + token
 		}
-		next, ok := s.Properties[step]
+		switch {
+		case name == "":
+			return nil, "unexpected end of JSON path"
+		case s == nil:
+			return nil, nowhere
+		case s.AdditionalProperties != nil && s.AdditionalProperties.Schema != nil:
+			s = s.AdditionalProperties.Schema
+			continue
+		}
+		next, ok := s.Properties[name]
 		if !ok {
-			return nil, "does not refer to a valid field"
+			return nil, nowhere
 		}
 		s = &next
 	}

@@ -2,6 +2,7 @@ package apiextensions
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"unicode"
@@ -26,28 +27,36 @@ type validator struct{ Options }
 
 func (v validator) validate(d *apiextensionsv1.CustomResourceDefinition) field.ErrorList {
 	var errs field.ErrorList
-	if d.Name != d.Spec.Names.Plural+"."+d.Spec.Group {
+	if d.Name != "" && d.Name != d.Spec.Names.Plural+"."+d.Spec.Group {
 		errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), d.Name, `must be spec.names.plural+"."+spec.group`))
 	}
 	errs = append(errs, v.spec(d, nil)...)
 	errs = append(errs, checkStatus(d)...)
-	return append(errs, checkApproval(d)...)
+	errs = append(errs, checkApproval(d, nil)...)
+	return append(errs, checkPreserve(d, nil)...)
 }
 
 func (v validator) validateUpdate(d, old *apiextensionsv1.CustomResourceDefinition) field.ErrorList {
 	spec := field.NewPath("spec")
 	errs := v.spec(d, old)
-	errs = append(errs, check.Immutable(d.Spec.Group, old.Spec.Group, spec.Child("group"))...)
-	errs = append(errs, check.Immutable(d.Spec.Names.Plural, old.Spec.Names.Plural, spec.Child("names", "plural"))...)
 	if established(old) {
 		errs = append(errs, check.Immutable(d.Spec.Scope, old.Spec.Scope, spec.Child("scope"))...)
 		errs = append(errs, check.Immutable(d.Spec.Names.Kind, old.Spec.Names.Kind, spec.Child("names", "kind"))...)
 	}
+	errs = append(errs, check.Immutable(d.Spec.Group, old.Spec.Group, spec.Child("group"))...)
+	errs = append(errs, check.Immutable(d.Spec.Names.Plural, old.Spec.Names.Plural, spec.Child("names", "plural"))...)
 	errs = append(errs, checkStatus(d)...)
-	if checkApproval(old) == nil { // one that never was approved may stay so
-		errs = append(errs, checkApproval(d)...)
+	errs = append(errs, checkApproval(d, old)...)
+	return append(errs, checkPreserve(d, old)...)
+}
+
+// checkPreserve wants pruning, unless the definition is older than pruning.
+func checkPreserve(d, old *apiextensionsv1.CustomResourceDefinition) field.ErrorList {
+	if !d.Spec.PreserveUnknownFields || old != nil && old.Spec.PreserveUnknownFields {
+		return nil
 	}
-	return errs
+	return field.ErrorList{field.Invalid(field.NewPath("spec", "preserveUnknownFields"), true,
+		"cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead")}
 }
 
 // protected reports whether a group belongs to the Kubernetes project.
@@ -55,20 +64,46 @@ func protected(group string) bool {
 	return group == "k8s.io" || group == "kubernetes.io" || strings.HasSuffix(group, ".k8s.io") || strings.HasSuffix(group, ".kubernetes.io")
 }
 
-// checkApproval wants to see that a kind in the project's own groups was reviewed (KEP-1111).
-func checkApproval(d *apiextensionsv1.CustomResourceDefinition) field.ErrorList {
-	if !protected(d.Spec.Group) {
+// approval says what the annotation of a definition in a protected group means (KEP-1111).
+type approval int
+
+const (
+	approvalMissing approval = iota
+	approvalBypassed
+	approved
+	approvalInvalid
+)
+
+func approvalOf(d *apiextensionsv1.CustomResourceDefinition) approval {
+	text := d.Annotations[apiextensionsv1.KubeAPIApprovedAnnotation]
+	where, err := url.ParseRequestURI(text)
+	switch {
+	case text == "":
+		return approvalMissing
+	case strings.HasPrefix(text, "unapproved"):
+		return approvalBypassed
+	case err == nil && where.Host != "" && where.Scheme != "":
+		return approved
+	}
+	return approvalInvalid
+}
+
+// checkApproval wants to see that a kind in the project's own groups was reviewed; an update may leave it as it was.
+func checkApproval(d, old *apiextensionsv1.CustomResourceDefinition) field.ErrorList {
+	state := approvalOf(d)
+	if !protected(d.Spec.Group) || old != nil && approvalOf(old) == state {
 		return nil
 	}
 	at := field.NewPath("metadata", "annotations").Key(apiextensionsv1.KubeAPIApprovedAnnotation)
-	switch text := d.Annotations[apiextensionsv1.KubeAPIApprovedAnnotation]; {
-	case text == "":
-		return field.ErrorList{field.Required(at, fmt.Sprintf("protected groups must have approval annotation %q, see https://github.com/kubernetes/enhancements/pull/1111", apiextensionsv1.KubeAPIApprovedAnnotation))}
-	case strings.HasPrefix(text, "unapproved"), strings.HasPrefix(text, "https://"):
-		return nil
-	default:
-		return field.ErrorList{field.Invalid(at, text, `protected groups must have an approval URL, or an "unapproved" and a reason`)}
+	needed := fmt.Sprintf("protected groups must have approval annotation %q", apiextensionsv1.KubeAPIApprovedAnnotation)
+	const see = ", see https://github.com/kubernetes/enhancements/pull/1111"
+	switch state {
+	case approvalMissing:
+		return field.ErrorList{field.Required(at, needed+see)}
+	case approvalInvalid:
+		return field.ErrorList{field.Invalid(at, d.Annotations[apiextensionsv1.KubeAPIApprovedAnnotation], needed+` with either a URL or a reason starting with "unapproved"`+see)}
 	}
+	return nil
 }
 
 func (v validator) spec(d, old *apiextensionsv1.CustomResourceDefinition) field.ErrorList {
@@ -84,30 +119,52 @@ func (v validator) spec(d, old *apiextensionsv1.CustomResourceDefinition) field.
 		errs = append(errs, field.Invalid(group, s.Group, "should be a domain with at least one dot"))
 	}
 	errs = append(errs, check.RequiredOneOf(s.Scope, spec.Child("scope"), apiextensionsv1.ClusterScoped, apiextensionsv1.NamespaceScoped)...)
-	if s.PreserveUnknownFields && (old == nil || !old.Spec.PreserveUnknownFields) {
-		errs = append(errs, field.Invalid(spec.Child("preserveUnknownFields"), true, "must be false"))
+	parts := commonParts(s.Versions)
+	errs = append(errs, v.versions(d, old, parts, spec)...)
+	for _, name := range []struct{ key, value string }{
+		{"plural", s.Names.Plural}, {"singular", s.Names.Singular}, {"kind", s.Names.Kind}, {"listKind", s.Names.ListKind},
+	} {
+		errs = append(errs, check.Required(name.value, spec.Child("names", name.key))...)
 	}
-	errs = append(errs, v.versions(d, old, spec)...)
 	errs = append(errs, checkNames(&s.Names, spec.Child("names"))...)
+	if len(s.Versions) > 0 {
+		errs = append(errs, v.parts(&s.Versions[0], parts, statusEnabled(s.Versions), places{
+			schema: spec.Child("validation"), others: spec,
+		})...)
+	}
+	if strategy := conversionStrategy(s); s.PreserveUnknownFields && strategy != apiextensionsv1.NoneConverter {
+		errs = append(errs, field.Invalid(spec.Child("conversion", "strategy"), strategy, "must be None if spec.preserveUnknownFields is true"))
+	}
 	return append(errs, checkConversion(s.Conversion, spec.Child("conversion"))...)
 }
 
+func conversionStrategy(s *apiextensionsv1.CustomResourceDefinitionSpec) apiextensionsv1.ConversionStrategyType {
+	if s.Conversion == nil {
+		return apiextensionsv1.NoneConverter
+	}
+	return s.Conversion.Strategy
+}
+
+// statusEnabled reports whether any of the versions has a status subresource.
+func statusEnabled(versions []apiextensionsv1.CustomResourceDefinitionVersion) bool {
+	return slices.ContainsFunc(versions, func(v apiextensionsv1.CustomResourceDefinitionVersion) bool {
+		return v.Subresources != nil && v.Subresources.Status != nil
+	})
+}
+
+// checkNames checks the forms of the names that are given.
 func checkNames(n *apiextensionsv1.CustomResourceDefinitionNames, path *field.Path) field.ErrorList {
 	label := func(name, value string) field.ErrorList {
-		if value == "" {
-			return field.ErrorList{field.Required(path.Child(name), "")}
-		}
-		return check.Each(path.Child(name), value, joined(validation.IsDNS1035Label(value)))
+		return check.Form(value, path.Child(name), func(text string) []string { return joined(validation.IsDNS1035Label(text)) })
 	}
 	kindName := func(name, value string) field.ErrorList {
-		if value == "" {
-			return field.ErrorList{field.Required(path.Child(name), "")}
-		}
-		var messages []string
-		for _, m := range joined(validation.IsDNS1035Label(strings.ToLower(value))) {
-			messages = append(messages, "may have mixed case, but should otherwise match: "+m)
-		}
-		return check.Each(path.Child(name), value, messages)
+		return check.Form(value, path.Child(name), func(text string) []string {
+			var messages []string
+			for _, m := range joined(validation.IsDNS1035Label(strings.ToLower(text))) {
+				messages = append(messages, "may have mixed case, but should otherwise match: "+m)
+			}
+			return messages
+		})
 	}
 	errs := label("plural", n.Plural)
 	errs = append(errs, label("singular", n.Singular)...)
@@ -147,6 +204,11 @@ func commonParts(versions []apiextensionsv1.CustomResourceDefinitionVersion) com
 	return c
 }
 
+// others marks the parts that differ.
+func (c common) others() common {
+	return common{!c.schema, !c.subresources, !c.columns, !c.fields}
+}
+
 // quoted is how answers quote versions: without what is at the top.
 func quoted(versions []apiextensionsv1.CustomResourceDefinitionVersion, c common) any {
 	if versions == nil {
@@ -171,21 +233,27 @@ func quoted(versions []apiextensionsv1.CustomResourceDefinitionVersion, c common
 	return check.GoNames(out)
 }
 
-func (v validator) versions(d, old *apiextensionsv1.CustomResourceDefinition, spec *field.Path) field.ErrorList {
+func (v validator) versions(d, old *apiextensionsv1.CustomResourceDefinition, parts common, spec *field.Path) field.ErrorList {
 	list, path := d.Spec.Versions, spec.Child("versions")
-	parts := commonParts(list)
 	var errs field.ErrorList
+	needsSchema := old == nil || !old.Spec.PreserveUnknownFields
+	for i := range list {
+		if needsSchema && (list[i].Schema == nil || list[i].Schema.OpenAPIV3Schema == nil) {
+			errs = append(errs, field.Required(path.Index(i).Child("schema", "openAPIV3Schema"), "schemas are required"))
+		}
+	}
+	if d.Spec.PreserveUnknownFields && slices.ContainsFunc(list, hasDefaults) {
+		errs = append(errs, field.Invalid(spec.Child("preserveUnknownFields"), true, "must be false in order to use defaults in the schema"))
+	}
 	seen := map[string]bool{}
 	unique := true
 	for i := range list {
 		version, at := &list[i], path.Index(i)
 		errs = append(errs, check.Each(at.Child("name"), version.Name, joined(validation.IsDNS1035Label(version.Name)))...)
 		errs = append(errs, checkDeprecation(version, at)...)
+		errs = append(errs, v.parts(version, parts.others(), statusEnabled(list[i:i+1]), places{schema: at.Child("schema"), others: at})...)
 		unique = unique && !seen[version.Name]
 		seen[version.Name] = true
-	}
-	if len(list) > 0 {
-		errs = append(errs, check.Each(spec.Child("version"), list[0].Name, joined(validation.IsDNS1035Label(list[0].Name)))...)
 	}
 	if !unique {
 		errs = append(errs, field.Invalid(path, quoted(list, parts), "must contain unique version names"))
@@ -193,36 +261,29 @@ func (v validator) versions(d, old *apiextensionsv1.CustomResourceDefinition, sp
 	if len(storageVersions(d)) != 1 {
 		errs = append(errs, field.Invalid(path, quoted(list, parts), "must have exactly one version marked as storage version"))
 	}
-	needsSchema := old == nil || !old.Spec.PreserveUnknownFields
-	for i := range list {
-		if needsSchema && (list[i].Schema == nil || list[i].Schema.OpenAPIV3Schema == nil) {
-			errs = append(errs, field.Required(path.Index(i).Child("schema", "openAPIV3Schema"), "schemas are required"))
-		}
+	if len(list) > 0 {
+		errs = append(errs, check.Each(spec.Child("version"), list[0].Name, joined(validation.IsDNS1035Label(list[0].Name)))...)
 	}
-	for i := range list {
-		version, at := &list[i], path.Index(i)
-		if !parts.schema || i == 0 {
-			root := at.Child("schema")
-			if parts.schema {
-				root = spec.Child("validation")
-			}
-			errs = append(errs, v.schema(version.Schema, root.Child("openAPIV3Schema"))...)
-		}
-		place := func(common bool, name string) *field.Path {
-			if common {
-				return spec.Child(name)
-			}
-			return at.Child(name)
-		}
-		if !parts.subresources || i == 0 {
-			errs = append(errs, checkSubresources(version.Subresources, place(parts.subresources, "subresources"))...)
-		}
-		if !parts.columns || i == 0 {
-			errs = append(errs, checkColumns(version.AdditionalPrinterColumns, place(parts.columns, "additionalPrinterColumns"))...)
-		}
-		if !parts.fields || i == 0 || !parts.schema {
-			errs = append(errs, checkSelectable(version, place(parts.fields, "selectableFields"))...)
-		}
+	return errs
+}
+
+// places are the paths of the parts of a version.
+type places struct{ schema, others *field.Path }
+
+// parts checks the parts of a version that are marked.
+func (v validator) parts(version *apiextensionsv1.CustomResourceDefinitionVersion, marked common, status bool, at places) field.ErrorList {
+	var errs field.ErrorList
+	if marked.schema {
+		errs = append(errs, v.schema(version.Schema, status, at.schema.Child("openAPIV3Schema"))...)
+	}
+	if marked.subresources {
+		errs = append(errs, checkSubresources(version.Subresources, at.others.Child("subresources"))...)
+	}
+	if marked.columns {
+		errs = append(errs, checkColumns(version.AdditionalPrinterColumns, at.others.Child("additionalPrinterColumns"))...)
+	}
+	if marked.fields {
+		errs = append(errs, checkSelectable(version, at.others.Child("selectableFields"))...)
 	}
 	return errs
 }
@@ -232,25 +293,28 @@ func checkDeprecation(version *apiextensionsv1.CustomResourceDefinitionVersion, 
 		return nil
 	}
 	text, at := *version.DeprecationWarning, path.Child("deprecationWarning")
-	var errs field.ErrorList
+	wrong := func(problem string) field.ErrorList { return field.ErrorList{field.Invalid(at, text, problem)} }
 	switch {
 	case !version.Deprecated:
-		errs = append(errs, field.Invalid(at, text, "can only be set for deprecated versions"))
+		return wrong("can only be set for deprecated versions")
 	case len(text) > maxDeprecationWarning:
-		errs = append(errs, field.Invalid(at, text, fmt.Sprintf("must be <= %d characters long", maxDeprecationWarning)))
+		return wrong(fmt.Sprintf("must be <= %d characters long", maxDeprecationWarning))
 	case text == "":
-		errs = append(errs, field.Invalid(at, text, "must not be an empty string"))
+		return wrong("must not be an empty string")
 	}
 	for i, r := range text {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			errs = append(errs, field.Invalid(at, text, fmt.Sprintf("must only contain printable UTF-8 characters; non-printable character found at index %d", i)))
-			break
+			return wrong(fmt.Sprintf("must only contain printable UTF-8 characters; non-printable character found at index %d", i))
 		}
 	}
-	return errs
+	return nil
 }
 
 func checkStatus(d *apiextensionsv1.CustomResourceDefinition) field.ErrorList {
+	return append(checkNames(&d.Status.AcceptedNames, field.NewPath("status", "acceptedNames")), checkStored(d)...)
+}
+
+func checkStored(d *apiextensionsv1.CustomResourceDefinition) field.ErrorList {
 	path := field.NewPath("status", "storedVersions")
 	stored := d.Status.StoredVersions
 	if len(stored) == 0 {
@@ -335,12 +399,19 @@ func checkSubresources(s *apiextensionsv1.CustomResourceSubresources, path *fiel
 				return nil
 			}
 		}
-		return field.ErrorList{field.Invalid(at, value, "should be a json path under "+strings.Join(roots, " or "))}
+		return field.ErrorList{field.Invalid(at, value, "should be a json path under "+either(roots))}
 	}
 	errs := under("specReplicasPath", s.Scale.SpecReplicasPath, ".spec")
 	errs = append(errs, under("statusReplicasPath", s.Scale.StatusReplicasPath, ".status")...)
 	if p := ptr.Deref(s.Scale.LabelSelectorPath, ""); p != "" {
-		errs = append(errs, under("labelSelectorPath", p, ".spec", ".status")...)
+		errs = append(errs, under("labelSelectorPath", p, ".status", ".spec")...)
 	}
 	return errs
+}
+
+func either(roots []string) string {
+	if len(roots) == 1 {
+		return roots[0]
+	}
+	return "either " + strings.Join(roots, " or ")
 }

@@ -88,7 +88,7 @@ func WebhookVersions(versions []string, path *field.Path) field.ErrorList {
 		errs = append(errs, Each(path.Index(i), v, validation.IsDNS1035Label(v))...)
 		known = known || v == "v1" || v == "v1beta1"
 	}
-	if len(errs) == 0 && !known {
+	if !known {
 		errs = append(errs, field.Invalid(path, versions, "must include at least one of v1, v1beta1"))
 	}
 	return errs

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
@@ -174,7 +175,8 @@ func toFieldError(root *field.Path, name string, err *openapierrors.Validation) 
 		for _, allowed := range err.Values {
 			text, ok := allowed.(string)
 			if !ok {
-				text = fmt.Sprintf("%v", allowed)
+				raw, _ := json.Marshal(allowed)
+				text = string(raw)
 			}
 			texts = append(texts, text)
 		}
