@@ -63,20 +63,20 @@ func checkMatch(m *admissionv1.MatchResources, required bool, path *field.Path) 
 	selector(m.NamespaceSelector, "namespaceSelector")
 	selector(m.ObjectSelector, "objectSelector")
 	rules := path.Child("resourceRules")
-	if required && len(m.ResourceRules) == 0 {
-		errs = append(errs, field.Required(rules, ""))
-	}
 	for i := range m.ResourceRules {
 		errs = append(errs, checkNamedRule(&m.ResourceRules[i], rules.Index(i))...)
 	}
 	for i := range m.ExcludeResourceRules {
 		errs = append(errs, checkNamedRule(&m.ExcludeResourceRules[i], path.Child("excludeResourceRules").Index(i))...)
 	}
+	if required && len(m.ResourceRules) == 0 {
+		errs = append(errs, field.Required(rules, ""))
+	}
 	return errs
 }
 
 func checkNamedRule(r *admissionv1.NamedRuleWithOperations, at *field.Path) field.ErrorList {
-	errs := checkRule(&r.RuleWithOperations, at)
+	var errs field.ErrorList
 	names := at.Child("resourceNames")
 	seen := map[string]bool{}
 	for i, name := range r.ResourceNames {
@@ -86,7 +86,7 @@ func checkNamedRule(r *admissionv1.NamedRuleWithOperations, at *field.Path) fiel
 		}
 		seen[name] = true
 	}
-	return errs
+	return append(errs, checkRule(&r.RuleWithOperations, at)...)
 }
 
 var (
@@ -133,26 +133,14 @@ func wildcard(list []string, what string, empty bool, path *field.Path) field.Er
 	return errs
 }
 
-// checkResources checks "pods", "pods/*", "*/scale", "*", "*/*": none may be contained in another.
+// checkResources checks "pods", "pods/*", "*/scale", "*", "*/*": none may be contained in one before it.
 func checkResources(list []string, path *field.Path) field.ErrorList {
 	if len(list) == 0 {
 		return field.ErrorList{field.Required(path, "")}
 	}
 	var errs field.ErrorList
-	if len(list) > 1 && slices.Contains(list, "*/*") {
-		errs = append(errs, field.Invalid(path, list, "if '*/*' is present, must not specify other resources"))
-	}
 	whole, every := map[string]bool{}, map[string]bool{} // resources with "/*", subresources with "*/"
-	plain := slices.Contains(list, "*")
-	for _, r := range list {
-		name, sub, _ := strings.Cut(r, "/")
-		if sub == "*" {
-			whole[name] = true
-		}
-		if name == "*" && sub != "" {
-			every[sub] = true
-		}
-	}
+	plain := false                                       // the last resource without a subresource is not "*"
 	for i, r := range list {
 		at := path.Index(i)
 		if r == "" {
@@ -160,14 +148,24 @@ func checkResources(list []string, path *field.Path) field.ErrorList {
 			continue
 		}
 		name, sub, hasSub := strings.Cut(r, "/")
-		switch {
-		case hasSub && sub != "*" && whole[name]:
-			errs = append(errs, field.Invalid(at, r, fmt.Sprintf("if '%s/*' is present, must not specify %s", name, r)))
-		case hasSub && name != "*" && every[sub]:
-			errs = append(errs, field.Invalid(at, r, fmt.Sprintf("if '*/%s' is present, must not specify %s", sub, r)))
-		case !hasSub && name != "*" && plain:
-			errs = append(errs, field.Invalid(at, r, "if '*' is present, must not specify other resources without subresources"))
+		if !hasSub {
+			plain = r != "*"
+			continue
 		}
+		if whole[name] {
+			errs = append(errs, field.Invalid(at, r, fmt.Sprintf("if '%s/*' is present, must not specify %s", name, r)))
+		}
+		if every[sub] {
+			errs = append(errs, field.Invalid(at, r, fmt.Sprintf("if '*/%s' is present, must not specify %s", sub, r)))
+		}
+		whole[name] = whole[name] || sub == "*"
+		every[sub] = every[sub] || name == "*"
+	}
+	if len(list) > 1 && slices.Contains(list, "*/*") {
+		errs = append(errs, field.Invalid(path, list, "if '*/*' is present, must not specify other resources"))
+	}
+	if plain && slices.Contains(list, "*") {
+		errs = append(errs, field.Invalid(path, list, "if '*' is present, must not specify other resources without subresources"))
 	}
 	return errs
 }

@@ -26,7 +26,10 @@ func checkParamKind(k *admissionv1.ParamKind, path *field.Path) field.ErrorList 
 		errs = append(errs, field.Invalid(path.Child("apiVersion"), k.APIVersion, err.Error()))
 	} else {
 		errs = append(errs, check.Form(gv.Group, path.Child("apiVersion"), check.Subdomain)...)
-		errs = append(errs, check.Each(path.Child("apiVersion"), gv.Version, validation.IsDNS1035Label(gv.Version))...)
+		if gv.Version == "" {
+			errs = append(errs, field.Invalid(path.Child("apiVersion"), k.APIVersion, "version must be specified"))
+		}
+		errs = append(errs, check.Form(gv.Version, path.Child("apiVersion"), validation.IsDNS1035Label)...)
 	}
 	if k.Kind == "" {
 		return append(errs, field.Required(path.Child("kind"), ""))
@@ -35,6 +38,12 @@ func checkParamKind(k *admissionv1.ParamKind, path *field.Path) field.ErrorList 
 		errs = append(errs, field.Invalid(path.Child("kind"), k.Kind, "may have mixed case, but should otherwise match: "+m))
 	}
 	return errs
+}
+
+// celReserved are identifiers that the language keeps for itself (Common Expression Language specification, "Syntax").
+var celReserved = []string{
+	"true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop", "package",
+	"namespace", "return", "var", "void", "while",
 }
 
 // checkVariables checks the variables in order: each can use those before it.
@@ -46,7 +55,7 @@ func checkVariables(variables []admissionv1.Variable, e *expressions, path *fiel
 		switch {
 		case v.Name == "":
 			errs = append(errs, field.Required(at.Child("name"), "name is not specified"))
-		case len(validation.IsCIdentifier(v.Name)) > 0:
+		case len(validation.IsCIdentifier(v.Name)) > 0 || slices.Contains(celReserved, v.Name):
 			errs = append(errs, field.Invalid(at.Child("name"), v.Name, "name is not a valid CEL identifier"))
 		case seen[v.Name]:
 			errs = append(errs, field.Duplicate(at.Child("name"), v.Name))
@@ -66,14 +75,18 @@ var notFoundActions = []admissionv1.ParameterNotFoundActionType{admissionv1.Allo
 func checkParamRef(r *admissionv1.ParamRef, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	const exclusive = "name and selector are mutually exclusive"
-	switch {
-	case r.Name != "" && r.Selector != nil:
-		errs = append(errs, field.Forbidden(at.Child("name"), exclusive), field.Forbidden(at.Child("selector"), exclusive))
-	case r.Name != "":
-		errs = append(errs, check.Each(at.Child("name"), r.Name, path.IsValidPathSegmentName(r.Name))...)
-	case r.Selector != nil:
+	both := r.Name != "" && r.Selector != nil
+	errs = append(errs, check.Form(r.Name, at.Child("name"), path.IsValidPathSegmentName)...)
+	if both {
+		errs = append(errs, field.Forbidden(at.Child("name"), exclusive))
+	}
+	if r.Selector != nil {
 		errs = append(errs, check.Selector(r.Selector, nil, at.Child("selector"))...)
-	default:
+	}
+	if both {
+		errs = append(errs, field.Forbidden(at.Child("selector"), exclusive))
+	}
+	if r.Name == "" && r.Selector == nil {
 		errs = append(errs, field.Required(at, "one of name or selector must be specified"))
 	}
 	if r.ParameterNotFoundAction == nil {

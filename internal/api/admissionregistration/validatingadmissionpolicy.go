@@ -128,7 +128,7 @@ func checkValidation(v *admissionv1.Validation, e *expressions, path *field.Path
 func checkAuditAnnotations(policy string, annotations []admissionv1.AuditAnnotation, e *expressions, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if n := len(annotations); n > maxAuditAnnotations {
-		errs = append(errs, field.Invalid(path, n, fmt.Sprintf("must not have more than %d auditAnnotations", maxAuditAnnotations)))
+		errs = append(errs, field.Invalid(path, check.GoNames(annotations), fmt.Sprintf("must not have more than %d auditAnnotations", maxAuditAnnotations)))
 	}
 	seen := map[string]bool{}
 	for i, a := range annotations {
@@ -190,7 +190,7 @@ var actions = []admissionv1.ValidationAction{admissionv1.Audit, admissionv1.Deny
 
 func validateValidatingBinding(b *admissionv1.ValidatingAdmissionPolicyBinding) field.ErrorList {
 	spec := field.NewPath("spec")
-	errs := checkPolicyName(b.Spec.PolicyName, spec)
+	errs := check.Form(b.Spec.PolicyName, spec.Child("policyName"), check.Subdomain)
 	if b.Spec.ParamRef != nil {
 		errs = append(errs, checkParamRef(b.Spec.ParamRef, spec.Child("paramRef"))...)
 	}
@@ -198,15 +198,24 @@ func validateValidatingBinding(b *admissionv1.ValidatingAdmissionPolicyBinding) 
 		errs = append(errs, checkMatch(b.Spec.MatchResources, false, spec.Child("matchResources"))...)
 	}
 	path := spec.Child("validationActions")
+	errs = append(errs, checkActions(b.Spec.ValidationActions, path)...)
+	errs = append(errs, check.Required(b.Spec.PolicyName, spec.Child("policyName"))...) // Parity: what is missing is reported last
 	if len(b.Spec.ValidationActions) == 0 {
-		return append(errs, field.Required(path, ""))
+		errs = append(errs, field.Required(path, ""))
 	}
-	for i, a := range b.Spec.ValidationActions {
+	return errs
+}
+
+func checkActions(list []admissionv1.ValidationAction, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for i, a := range list {
 		errs = append(errs, check.OneOf(a, path.Index(i), actions...)...)
+		if slices.Contains(list[:i], a) {
+			errs = append(errs, field.Duplicate(path.Index(i), a))
+		}
 	}
-	errs = append(errs, check.Once(b.Spec.ValidationActions, func(a admissionv1.ValidationAction) admissionv1.ValidationAction { return a }, path.Index)...)
-	if slices.Contains(b.Spec.ValidationActions, admissionv1.Deny) && slices.Contains(b.Spec.ValidationActions, admissionv1.Warn) {
-		errs = append(errs, field.Invalid(path, b.Spec.ValidationActions, "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)"))
+	if slices.Contains(list, admissionv1.Deny) && slices.Contains(list, admissionv1.Warn) {
+		errs = append(errs, field.Invalid(path, list, "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)"))
 	}
 	return errs
 }

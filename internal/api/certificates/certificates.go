@@ -15,7 +15,6 @@ import (
 	"github.com/timonel/timonel/internal/kind"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	certificatesv1beta1 "k8s.io/api/certificates/v1beta1"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -47,19 +46,32 @@ func checkSigner(name string, at *field.Path) field.ErrorList {
 		return field.ErrorList{field.Invalid(at, name, "must be a fully qualified domain and path of the form 'example.com/signer-name'")}
 	}
 	var errs field.ErrorList
-	for _, m := range validation.IsDNS1123Subdomain(domain) {
-		errs = append(errs, field.Invalid(at, domain, fmt.Sprintf("validating label %q: %s", domain, m)))
+	if len(domain) > validation.DNS1123SubdomainMaxLength {
+		errs = append(errs, field.TooLong(at, domain, validation.DNS1123SubdomainMaxLength))
 	}
+	errs = append(errs, checkLabels(domain, validation.IsDNS1123Label, at)...)
 	if !strings.Contains(domain, ".") {
 		errs = append(errs, field.Invalid(at, domain, "should be a domain with at least two segments separated by dots"))
 	}
-	for _, m := range append(path.IsValidPathSegmentName(rest), validation.IsDNS1123Subdomain(rest)...) {
-		errs = append(errs, field.Invalid(at, rest, fmt.Sprintf("validating label %q: %s", rest, m)))
-	}
+	errs = append(errs, checkLabels(rest, validation.IsDNS1123Subdomain, at)...)
 	if len(name) > maxSignerName {
 		errs = append(errs, field.TooLong(at, name, maxSignerName))
 	}
 	return errs
+}
+
+// checkLabels reports what is wrong with the first bad part of a dotted name.
+func checkLabels(name string, form func(string) []string, at *field.Path) field.ErrorList {
+	for label := range strings.SplitSeq(name, ".") {
+		var errs field.ErrorList
+		for _, m := range form(label) {
+			errs = append(errs, field.Invalid(at, name, fmt.Sprintf("validating label %q: %s", label, m)))
+		}
+		if len(errs) > 0 {
+			return errs
+		}
+	}
+	return nil
 }
 
 // parseRequest reads the one PEM block of a certificate signing request (RFC 2986, RFC 7468).

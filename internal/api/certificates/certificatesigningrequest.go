@@ -163,14 +163,10 @@ func validateRequest(r *certificatesv1.CertificateSigningRequest) field.ErrorLis
 	if len(s.Usages) == 0 {
 		errs = append(errs, field.Required(usages, ""))
 	}
-	seen := map[certificatesv1.KeyUsage]bool{}
 	for i, u := range s.Usages {
 		errs = append(errs, check.OneOf(u, usages.Index(i), keyUsages...)...)
-		if seen[u] {
-			errs = append(errs, field.Duplicate(usages.Index(i), u))
-		}
-		seen[u] = true
 	}
+	errs = append(errs, check.Once(s.Usages, func(u certificatesv1.KeyUsage) certificatesv1.KeyUsage { return u }, usages.Index)...)
 	if s.SignerName == legacySigner {
 		errs = append(errs, field.Invalid(spec.Child("signerName"), s.SignerName, "the legacy signerName is not allowed via this API version"))
 	} else {
