@@ -18,7 +18,7 @@ func validateClaimStatus(r, old *resourcev1.ResourceClaim) field.ErrorList {
 	if s.Allocation != nil {
 		errs = append(errs, checkAllocation(r, status.Child("allocation"))...)
 		if old.Status.Allocation != nil && !equality.Semantic.DeepEqual(s.Allocation, old.Status.Allocation) {
-			errs = append(errs, field.Invalid(status.Child("allocation"), nil, check.TextImmutable))
+			errs = append(errs, field.Invalid(status.Child("allocation"), nil, "field cannot be modified once set"))
 		}
 	}
 	return append(errs, checkDeviceStatus(r, status.Child("devices"))...)
@@ -27,7 +27,7 @@ func validateClaimStatus(r, old *resourcev1.ResourceClaim) field.ErrorList {
 func checkReserved(r, old *resourcev1.ResourceClaim, path *field.Path) field.ErrorList {
 	s := &r.Status
 	errs := tooMany(len(s.ReservedFor), resourcev1.ResourceClaimReservedForMaxSize, path)
-	errs = append(errs, check.Once(s.ReservedFor, func(c resourcev1.ResourceClaimConsumerReference) string { return string(c.UID) }, path.Index)...)
+	errs = append(errs, twice(s.ReservedFor, func(c resourcev1.ResourceClaimConsumerReference) string { return string(c.UID) }, path)...)
 	for i, c := range s.ReservedFor {
 		at := path.Index(i)
 		errs = append(errs, check.Form(c.APIGroup, at.Child("apiGroup"), check.Subdomain)...)

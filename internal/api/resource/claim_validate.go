@@ -16,7 +16,7 @@ func (c checker) claim(d *resourcev1.DeviceClaim, path *field.Path) field.ErrorL
 	requests := path.Child("requests")
 	errs := tooMany(len(d.Requests), resourcev1.DeviceRequestsMaxSize, requests)
 	names := requestNames(d)
-	errs = append(errs, check.Once(d.Requests, func(r resourcev1.DeviceRequest) string { return r.Name }, func(i int) *field.Path { return requests.Index(i).Child("name") })...)
+	errs = append(errs, twice(d.Requests, func(r resourcev1.DeviceRequest) string { return r.Name }, requests)...)
 	for i := range d.Requests {
 		errs = append(errs, c.request(&d.Requests[i], requests.Index(i))...)
 	}
@@ -80,7 +80,7 @@ func (c checker) request(r *resourcev1.DeviceRequest, path *field.Path) field.Er
 	}
 	list := path.Child("firstAvailable")
 	errs = append(errs, tooMany(len(r.FirstAvailable), resourcev1.FirstAvailableDeviceRequestMaxSize, list)...)
-	errs = append(errs, check.Once(r.FirstAvailable, func(s resourcev1.DeviceSubRequest) string { return s.Name }, func(i int) *field.Path { return list.Index(i).Child("name") })...)
+	errs = append(errs, twice(r.FirstAvailable, func(s resourcev1.DeviceSubRequest) string { return s.Name }, list)...)
 	for i := range r.FirstAvailable {
 		s, at := &r.FirstAvailable[i], list.Index(i)
 		errs = append(errs, check.Each(at.Child("name"), s.Name, check.Label(s.Name))...)
