@@ -3,14 +3,17 @@ package schema
 import (
 	"strings"
 
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/api/validation/path"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// embedded reports what is wrong with the types of resources embedded in an object
-// (x-kubernetes-embedded-resource). Parity: their names are not checked, see the corpus, crd/preserve-unknown.
+// embedded reports what is wrong with the types and metadata of resources embedded in an object
+// (x-kubernetes-embedded-resource). Parity: a name is held to no kind's form, see the corpus, crd/preserve-unknown.
 func (s *Schema) embedded(object, _ map[string]any) field.ErrorList {
 	return embeddedErrors(object, s.root, nil)
 }
@@ -59,14 +62,25 @@ func checkType(m map[string]any, at *field.Path) (errs field.ErrorList) {
 			errs = append(errs, field.Invalid(at.Child("kind"), text, "may have mixed case, but should otherwise match: "+strings.Join(problems, ",")))
 		}
 	}
-	if meta, ok := m["metadata"].(map[string]any); ok {
-		if name, ok := meta["name"].(string); ok && name != "" {
-			for _, problem := range path.IsValidPathSegmentName(name) {
-				errs = append(errs, field.Invalid(at.Child("metadata", "name"), name, problem))
-			}
-		}
+	meta, ok := m["metadata"].(map[string]any)
+	if !ok {
+		return errs
 	}
-	return errs
+	var typed metav1.ObjectMeta
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(meta, &typed); err != nil {
+		return append(errs, field.Invalid(at.Child("metadata"), meta, err.Error()))
+	}
+	if typed.Name == "" {
+		typed.Name = "unnamed" // a template needs no name
+	}
+	return append(errs, apivalidation.ValidateObjectMeta(&typed, typed.Namespace != "", segmentName, at.Child("metadata"))...)
+}
+
+func segmentName(name string, prefix bool) []string {
+	if prefix {
+		return path.IsValidPathSegmentPrefix(name)
+	}
+	return path.IsValidPathSegmentName(name)
 }
 
 // typeText reads apiVersion or kind; ok: it is a text that can be looked at further.
@@ -77,7 +91,7 @@ func typeText(m map[string]any, name string, at *field.Path, errs *field.ErrorLi
 	case !has:
 		*errs = append(*errs, field.Required(at.Child(name), ""))
 	case !isText:
-		*errs = append(*errs, field.TypeInvalid(at.Child(name), value, "must be a string"))
+		*errs = append(*errs, field.Invalid(at.Child(name), value, "must be a string"))
 	case strings.TrimSpace(text) == "":
 		*errs = append(*errs, field.Invalid(at.Child(name), text, "must not be empty"))
 	default:

@@ -39,6 +39,9 @@ func embeddedMetadata(v any, n *node, path string, drop bool) (unknown []string,
 		}
 		if child.embedded {
 			if m, ok := v.(map[string]any); ok {
+				if err := coerceType(m, path, drop); err != nil {
+					return err
+				}
 				more, err := coerceMeta(m, path, drop)
 				if err != nil {
 					return err
@@ -72,6 +75,21 @@ func joined(path, key string) string {
 		return key
 	}
 	return path + "." + key
+}
+
+// coerceType wants apiVersion and kind to be texts; with drop, what is not is removed.
+func coerceType(object map[string]any, path string, drop bool) error {
+	for _, name := range []string{"apiVersion", "kind"} {
+		value, has := object[name]
+		if _, isText := value.(string); !has || isText {
+			continue
+		}
+		if !drop {
+			return field.Invalid(field.NewPath(path, name), value, "must be a string")
+		}
+		delete(object, name)
+	}
+	return nil
 }
 
 func coerceMeta(object map[string]any, path string, drop bool) (unknown []string, err error) {

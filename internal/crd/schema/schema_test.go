@@ -113,6 +113,8 @@ func TestMetadata(t *testing.T) {
 		"wrong type":         {in: "metadata: {name: a, labels: {x: 1}}", err: "cannot unmarshal number"},
 		"wrong type, stored": {in: "metadata: {name: a, labels: {x: 1}}", want: "metadata: {name: a}", drop: true},
 		"no object":          {in: "metadata: 7", err: "cannot unmarshal number"},
+		"wrong kind":         {in: "spec: {pod: {kind: 1}}", err: "spec.pod.kind: Invalid value: 1: must be a string"},
+		"wrong kind, stored": {in: "spec: {pod: {kind: 1}}", want: "spec: {pod: {}}", drop: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := object(t, c.in)
@@ -145,6 +147,7 @@ func TestValidate(t *testing.T) {
 		"set":                {in: "spec: {size: 1, tags: [a, b, a]}", want: `spec.tags[2]: Duplicate value: "a"`},
 		"map":                {in: "spec: {size: 1, ports: [{port: 1}, {port: 1}]}", want: `spec.ports[1]: Duplicate value: {"port":1}`},
 		"embedded":           {in: "spec: {size: 1, pod: {kind: Pod}}", want: `spec.pod.apiVersion: Required value`},
+		"embedded metadata":  {in: `spec: {size: 1, pod: {apiVersion: v1, kind: Pod, metadata: {generateName: a/, namespace: B}}}`, want: `[spec.pod.metadata.generateName: Invalid value: "a/": may not contain '/', spec.pod.metadata.namespace: Invalid value: "B": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')]`},
 		"in the order asked": {in: "spec: {size: 0, color: blue}", want: `[spec.color: Unsupported value: "blue": supported values: "red", "green", spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1]`},
 
 		"what was wrong and is left alone":       {in: "spec: {size: 11, name: a}", old: "spec: {size: 11, name: b}"},
