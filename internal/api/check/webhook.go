@@ -55,11 +55,7 @@ func WebhookService(name, namespace string, urlPath *string, port int32, path *f
 	case !strings.HasPrefix(text, "/"):
 		errs = append(errs, field.Invalid(at, text, "must start with a '/'"))
 	}
-	steps := strings.Split(strings.Trim(text, "/"), "/")
-	if strings.HasSuffix(text, "//") {
-		steps = append(steps, "")
-	}
-	for i, step := range steps {
+	for i, step := range strings.Split(strings.TrimSuffix(text[1:], "/"), "/") {
 		if step == "" {
 			errs = append(errs, field.Invalid(at, text, fmt.Sprintf("segment[%d] may not be empty", i)))
 			continue

@@ -116,31 +116,44 @@ func checkRules(r *flowcontrolv1.PolicyRulesWithSubjects, path *field.Path) fiel
 	return errs
 }
 
+// checkSubject wants the part of a subject that belongs to its kind, and no other.
 func checkSubject(s *flowcontrolv1.Subject, path *field.Path) field.ErrorList {
-	errs := check.OneOf(s.Kind, path.Child("kind"), flowcontrolv1.SubjectKindGroup, flowcontrolv1.SubjectKindServiceAccount, flowcontrolv1.SubjectKindUser)
-	part := func(kindName flowcontrolv1.SubjectKind, name string, set bool) bool {
-		switch {
-		case s.Kind == kindName && !set:
-			errs = append(errs, field.Required(path.Child(name), fmt.Sprintf("%s is required when subject kind is '%s'", name, kindName)))
-		case s.Kind != kindName && set && len(errs) == 0:
-			errs = append(errs, field.Forbidden(path.Child(name), fmt.Sprintf("%s is forbidden when subject kind is not '%s'", name, kindName)))
+	kinds := []flowcontrolv1.SubjectKind{flowcontrolv1.SubjectKindGroup, flowcontrolv1.SubjectKindServiceAccount, flowcontrolv1.SubjectKindUser}
+	if !slices.Contains(kinds, s.Kind) {
+		return check.OneOf(s.Kind, path.Child("kind"), kinds...)
+	}
+	var own, others field.ErrorList
+	for _, part := range []struct {
+		kind  flowcontrolv1.SubjectKind
+		name  string
+		set   bool
+		check func(at *field.Path) field.ErrorList
+	}{
+		{flowcontrolv1.SubjectKindServiceAccount, "serviceAccount", s.ServiceAccount != nil, func(at *field.Path) field.ErrorList { return checkServiceAccount(s.ServiceAccount, at) }},
+		{flowcontrolv1.SubjectKindUser, "user", s.User != nil, func(at *field.Path) field.ErrorList { return check.Required(s.User.Name, at.Child("name")) }},
+		{flowcontrolv1.SubjectKindGroup, "group", s.Group != nil, func(at *field.Path) field.ErrorList { return check.Required(s.Group.Name, at.Child("name")) }},
+	} {
+		switch at := path.Child(part.name); {
+		case part.kind == s.Kind && part.set:
+			own = part.check(at)
+		case part.kind == s.Kind:
+			own = field.ErrorList{field.Required(at, fmt.Sprintf("%s is required when subject kind is '%s'", part.name, part.kind))}
+		case part.set:
+			others = append(others, field.Forbidden(at, fmt.Sprintf("%s is forbidden when subject kind is not '%s'", part.name, part.kind)))
 		}
-		return s.Kind == kindName && set
 	}
-	if part(flowcontrolv1.SubjectKindUser, "user", s.User != nil) {
-		errs = append(errs, check.Required(s.User.Name, path.Child("user", "name"))...)
+	return append(own, others...)
+}
+
+func checkServiceAccount(s *flowcontrolv1.ServiceAccountSubject, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if s.Name != flowcontrolv1.NameAll {
+		errs = append(errs, check.RequiredForm(s.Name, path.Child("name"), check.Subdomain)...)
 	}
-	if part(flowcontrolv1.SubjectKindGroup, "group", s.Group != nil) {
-		errs = append(errs, check.Required(s.Group.Name, path.Child("group", "name"))...)
+	if s.Namespace == "" {
+		return append(errs, field.Required(path.Child("namespace"), "must specify namespace for service account"))
 	}
-	if part(flowcontrolv1.SubjectKindServiceAccount, "serviceAccount", s.ServiceAccount != nil) {
-		at := path.Child("serviceAccount")
-		if s.ServiceAccount.Name != flowcontrolv1.NameAll {
-			errs = append(errs, check.RequiredForm(s.ServiceAccount.Name, at.Child("name"), check.Subdomain)...)
-		}
-		errs = append(errs, check.RequiredForm(s.ServiceAccount.Namespace, at.Child("namespace"), check.Label)...)
-	}
-	return errs
+	return append(errs, check.Each(path.Child("namespace"), s.Namespace, check.Label(s.Namespace))...)
 }
 
 var requestVerbs = []string{"create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"}

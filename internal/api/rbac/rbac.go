@@ -57,7 +57,7 @@ func validateClusterRole(r *rbacv1.ClusterRole) field.ErrorList {
 		at := selectors.Index(i)
 		errs = append(errs, check.Selector(&s, nil, at)...)
 		if _, err := metav1.LabelSelectorAsSelector(&s); err != nil {
-			errs = append(errs, field.Invalid(at, s, "invalid label selector."))
+			errs = append(errs, field.Invalid(at, nil, "invalid label selector."))
 		}
 	}
 	return errs

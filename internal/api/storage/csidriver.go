@@ -30,8 +30,10 @@ func csiDriver() *kind.Definition {
 	return &kind.Definition{
 		Group: group, Version: "v1", Kind: "CSIDriver", Plural: "csidrivers",
 		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true,
-		New:     kind.Of[storagev1.CSIDriver](),
-		Default: kind.Default(defaultDriver),
+		New: kind.Of[storagev1.CSIDriver](),
+		// The name is the driver's: one of a CSI specification, which may have capitals.
+		CheckName: check.SegmentName,
+		Default:   kind.Default(defaultDriver),
 		// Parity: changes are counted, but the count does not begin at 1.
 		PrepareCreate:  kind.Prepare(func(d *storagev1.CSIDriver) { d.Generation = 0 }),
 		Generation:     kind.Changed(func(d, old *storagev1.CSIDriver) bool { return !equality.Semantic.DeepEqual(d.Spec, old.Spec) }),
@@ -91,7 +93,7 @@ func defaultDriver(d *storagev1.CSIDriver) {
 
 func validateDriver(d *storagev1.CSIDriver) field.ErrorList {
 	s, spec := &d.Spec, field.NewPath("spec")
-	errs := podspec.ValidateDriverName(d.Name, field.NewPath("metadata", "name"))
+	errs := podspec.ValidateDriverName(d.Name, field.NewPath("name"))
 	for _, required := range []struct {
 		name string
 		set  bool
