@@ -2,6 +2,7 @@ package admissionregistration
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/timonel/timonel/internal/api/check"
