@@ -62,7 +62,11 @@ func TestSnapshot(t *testing.T) {
 			return
 		}
 		read++
-		again, err := codec.EncodeStored(d, obj)
+		written, err := codec.Write(d, obj)
+		again := written.Value
+		if err == nil {
+			checkReadBack(t, d, e.Key, written)
+		}
 		switch {
 		case err != nil:
 			t.Errorf("%s: %v", e.Key, err)
@@ -95,6 +99,16 @@ func TestSnapshot(t *testing.T) {
 		}
 	})
 	t.Logf("%d read, %d compared with their answers, of %d", read, compared, len(answers))
+}
+
+// checkReadBack wants the version that a writer is shown to be the one that the watch cache makes of what was stored.
+func checkReadBack(t *testing.T, d *kind.Definition, key string, written codec.Written) {
+	t.Helper()
+	shown, err := written.Version(77)
+	kept := codec.Collection(d, "/registry").Describe(key, written.Value, 77)
+	if err != nil || kept.Err != nil || !bytes.Equal(shown.Blob, kept.Blob) {
+		t.Errorf("%s: the writer is shown another object than readers, %v %v", key, err, kept.Err)
+	}
 }
 
 // filledOnReading names what that server stores with less than it shows: defaults it sets when it reads are not in the bytes.

@@ -84,27 +84,6 @@ func describeMessage(d *kind.Definition, c *watchcache.Collection) {
 	}
 }
 
-// Stamp is a version made from bytes that were just stored.
-func Stamp(d *kind.Definition, value []byte, revision storage.Revision) (*watchcache.Version, error) {
-	var blob []byte
-	var form storedForm
-	var err error
-	if IsTree(d) {
-		blob, err = restampTree(value, revision)
-	} else if blob, form, err = storedMessage(d, value); err == nil {
-		blob, err = restamp(blob, revision)
-	}
-	v := &watchcache.Version{Revision: revision, Blob: blob}
-	v.Defaulted.Store(form.defaulted)
-	return v, err
-}
-
-// Same reports whether value is what a version was made of.
-func Same(d *kind.Definition, value []byte, v *watchcache.Version) (bool, error) {
-	now, err := Stamp(d, value, v.Revision)
-	return err == nil && bytes.Equal(now.Blob, v.Blob), err
-}
-
 // storedForm is what is to be known of a stored value besides its message.
 type storedForm struct {
 	defaulted bool // the message is known to have its defaults
@@ -142,40 +121,74 @@ func storedMessage(d *kind.Definition, value []byte) (raw []byte, form storedFor
 
 // restamp returns a copy of an object's message with metadata.resourceVersion set.
 func restamp(raw []byte, revision storage.Revision) ([]byte, error) {
-	metaStart, metaValue, metaEnd, err := find(raw, metadataField)
+	s, err := cutForStamp(raw, revision)
 	if err != nil {
 		return nil, err
 	}
-	if metaValue < 0 { // no metadata at all: put one in front
-		stamped := protowire.AppendTag(nil, resourceVersionField, protowire.BytesType)
-		stamped = protowire.AppendString(stamped, FormatRevision(revision))
-		out := protowire.AppendTag(nil, metadataField, protowire.BytesType)
-		out = protowire.AppendBytes(out, stamped)
-		return append(out, raw...), nil
+	out := make([]byte, 0, len(s.before)+len(s.length())+len(s.meta)+len(s.number())+len(s.metaRest)+len(s.after))
+	for _, part := range s.parts() {
+		out = append(out, part...)
 	}
-	meta := raw[metaValue:metaEnd]
-	start, value, end, err := find(meta, resourceVersionField)
+	return out, nil
+}
+
+// stamped is an object's message with metadata.resourceVersion set, in the parts that it is put together from.
+type stamped struct {
+	before   []byte // fields before metadata
+	meta     []byte // fields of metadata before the resourceVersion
+	metaRest []byte // and behind it
+	after    []byte // fields behind metadata
+
+	head, version           [24]byte // tag and length of metadata; the field resourceVersion
+	headLength, versionSize int
+}
+
+func (s *stamped) length() []byte { return s.head[:s.headLength] }
+func (s *stamped) number() []byte { return s.version[:s.versionSize] }
+
+func (s *stamped) parts() [6][]byte {
+	return [...][]byte{s.before, s.length(), s.meta, s.number(), s.metaRest, s.after}
+}
+
+// equals reports whether the parts together are b.
+func (s *stamped) equals(b []byte) bool {
+	for _, part := range s.parts() {
+		rest, ok := bytes.CutPrefix(b, part)
+		if !ok {
+			return false
+		}
+		b = rest
+	}
+	return len(b) == 0
+}
+
+func cutForStamp(raw []byte, revision storage.Revision) (s stamped, err error) {
+	start, value, end, err := find(raw, metadataField)
 	if err != nil {
-		return nil, err
+		return s, err
+	}
+	if value < 0 { // no metadata at all: it goes in front
+		start, value, end = 0, 0, 0
+	}
+	s.before, s.after = raw[:start], raw[end:]
+	meta := raw[value:end]
+	if start, value, end, err = find(meta, resourceVersionField); err != nil {
+		return s, err
 	}
 	if value < 0 { // written by a client that leaves empty fields out
 		if start, err = insertionPoint(meta, resourceVersionField); err != nil {
-			return nil, err
+			return s, err
 		}
 		end = start
 	}
-	var number [20]byte
-	text := strconv.AppendInt(number[:0], int64(revision), 10)
-	metaLength := len(meta) - (end - start) + 1 + protowire.SizeBytes(len(text))
-	out := make([]byte, 0, len(raw)+len(text)+8)
-	out = append(out, raw[:metaStart]...)
-	out = protowire.AppendTag(out, metadataField, protowire.BytesType)
-	out = protowire.AppendVarint(out, uint64(metaLength))
-	out = append(out, meta[:start]...)
-	out = protowire.AppendTag(out, resourceVersionField, protowire.BytesType)
-	out = protowire.AppendBytes(out, text)
-	out = append(out, meta[end:]...)
-	return append(out, raw[metaEnd:]...), nil
+	s.meta, s.metaRest = meta[:start], meta[end:]
+	var text [20]byte
+	number := strconv.AppendInt(text[:0], int64(revision), 10)
+	version := protowire.AppendTag(s.version[:0], resourceVersionField, protowire.BytesType)
+	s.versionSize = len(protowire.AppendBytes(version, number))
+	head := protowire.AppendTag(s.head[:0], metadataField, protowire.BytesType)
+	s.headLength = len(protowire.AppendVarint(head, uint64(len(s.meta)+s.versionSize+len(s.metaRest))))
+	return s, nil
 }
 
 // find returns where the field with a number begins (its tag), where its bytes begin and where

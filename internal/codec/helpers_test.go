@@ -66,7 +66,7 @@ func versionOf(t testing.TB, d *kind.Definition, obj object.Object, revision sto
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := Stamp(d, value, revision)
+	v, err := stamp(d, value, revision)
 	if err != nil {
 		t.Fatal(err)
 	}

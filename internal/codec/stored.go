@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/timonel/timonel/internal/codec/cleanjson"
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	"github.com/timonel/timonel/internal/storage"
@@ -122,11 +123,8 @@ func EncodeStored(d *kind.Definition, obj object.Object) ([]byte, error) {
 func encodeStoredJSON(d *kind.Definition, obj object.Object, stored schema.GroupVersionKind) ([]byte, error) {
 	var value any = obj
 	if d.Stored.Shape != nil {
-		tree, err := d.Stored.Shape.ToStored(obj)
-		if err != nil {
-			return nil, fmt.Errorf("encode %s %s: %w", d.Kind, obj.GetName(), err)
-		}
-		if value, err = ordered(tree, d.Stored.Shape.Form); err != nil {
+		var err error
+		if value, err = d.Stored.Shape.ToStored(obj); err != nil {
 			return nil, fmt.Errorf("encode %s %s: %w", d.Kind, obj.GetName(), err)
 		}
 	} else {
@@ -142,19 +140,6 @@ func encodeStoredJSON(d *kind.Definition, obj object.Object, stored schema.Group
 		return nil, fmt.Errorf("encode %s %s: %w", d.Kind, obj.GetName(), err)
 	}
 	return append(b, '\n'), nil
-}
-
-// ordered returns a tree as a value that form made, if there is a form.
-func ordered(tree map[string]any, form func() any) (any, error) {
-	if form == nil {
-		return tree, nil
-	}
-	text, err := json.Marshal(tree)
-	if err != nil {
-		return nil, err
-	}
-	value := form()
-	return value, kjson.UnmarshalCaseSensitivePreserveInts(text, value)
 }
 
 // DecodeStored returns the object of the hub definition d that a stored value
@@ -214,11 +199,14 @@ func decodeStoredText(d *kind.Definition, value []byte) (object.Object, error) {
 		return nil, fmt.Errorf("decode stored %s: %w", d.Kind, err)
 	}
 	if d.Stored.Shape != nil {
-		tree := map[string]any{}
-		if err := kjson.UnmarshalCaseSensitivePreserveInts(value, &tree); err != nil {
-			return nil, fmt.Errorf("decode stored %s: %w", d.Kind, err)
+		stored := d.Stored.Shape.New()
+		if !cleanjson.Decode(value, stored) {
+			stored = d.Stored.Shape.New()
+			if err := kjson.UnmarshalCaseSensitivePreserveInts(value, stored); err != nil {
+				return nil, fmt.Errorf("decode stored %s: %w", d.Kind, err)
+			}
 		}
-		return d.Stored.Shape.FromStored(tree)
+		return d.Stored.Shape.FromStored(stored)
 	}
 	obj := d.New()
 	if clean(value, obj) {

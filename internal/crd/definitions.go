@@ -177,7 +177,7 @@ func (c *custom) definition(v *apiextensions.CustomResourceDefinitionVersion) *k
 		},
 	}
 	if v.Name != c.storage {
-		d.Stored.Shape = &kind.Shape{ToStored: c.toStored, FromStored: fromStored}
+		d.Stored.Shape = &kind.Shape{ToStored: c.toStored, New: func() any { return &map[string]any{} }, FromStored: fromStored}
 	}
 	if v.Deprecated {
 		d.Deprecated = fmt.Sprintf("%s/%s %s is deprecated", c.group, v.Name, c.names.Kind)
@@ -267,7 +267,7 @@ func (c *custom) prune(v *compiled) func(object.Object, bool) ([]string, error) 
 }
 
 // toStored gives an object the fields of the version in which it is stored.
-func (c *custom) toStored(obj object.Object) (map[string]any, error) {
+func (c *custom) toStored(obj object.Object) (any, error) {
 	copied := object.Copy(obj)
 	copied.GetObjectKind().SetGroupVersionKind(gv.GroupVersion{Group: c.group, Version: c.storage}.WithKind(c.names.Kind))
 	if _, err := c.stored.prune(copied, true); err != nil {
@@ -276,8 +276,8 @@ func (c *custom) toStored(obj object.Object) (map[string]any, error) {
 	return tree(copied), nil
 }
 
-func fromStored(t map[string]any) (object.Object, error) {
-	return &unstructured.Unstructured{Object: t}, nil
+func fromStored(stored any) (object.Object, error) {
+	return &unstructured.Unstructured{Object: *stored.(*map[string]any)}, nil
 }
 
 func (c *custom) pruneBy(v *compiled) func(object.Object, bool) ([]string, error) {

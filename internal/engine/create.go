@@ -214,11 +214,11 @@ func (e *Engine) storeNew(ctx context.Context, c *Call, d *kind.Definition, obj 
 	if err != nil {
 		return item, err
 	}
-	value, err := codec.EncodeStored(d, obj)
+	written, err := codec.Write(d, obj)
 	if err != nil {
 		return item, err
 	}
-	op := storage.Op{Key: key, Value: value}
+	op := storage.Op{Key: key, Value: written.Value}
 	if d.Expire != nil {
 		op.TTL = d.Expire(obj)
 	}
@@ -242,7 +242,7 @@ func (e *Engine) storeNew(ctx context.Context, c *Call, d *kind.Definition, obj 
 	if c.Trace != nil {
 		c.Trace.Name = obj.GetName()
 	}
-	item.Version, err = codec.Stamp(d, value, revision)
+	item.Version, err = written.Version(revision)
 	return item, err
 }
 

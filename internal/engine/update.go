@@ -226,12 +226,12 @@ func (e *Engine) store(ctx context.Context, c *Call, d *kind.Definition, dry boo
 		}
 		return result, e.remove(ctx, c, d, obj, version.Revision)
 	}
-	value, err := codec.EncodeStored(d, obj)
+	written, err := codec.Write(d, obj)
 	if err != nil {
 		return Result{}, err
 	}
 	key := e.key(d, c.Namespace, c.Name)
-	same, err := codec.Same(d, value, version)
+	same, err := written.Same(version)
 	if err != nil {
 		return Result{}, err
 	}
@@ -251,14 +251,14 @@ func (e *Engine) store(ctx context.Context, c *Call, d *kind.Definition, dry boo
 		return Result{}, err
 	}
 	if d.Reserve != nil { // it may have filled in what it chose, with companions (IPs) or without (node ports)
-		if value, err = codec.EncodeStored(d, obj); err != nil {
+		if written, err = codec.Write(d, obj); err != nil {
 			return Result{}, err
 		}
 	}
 	if dry {
 		return result, nil
 	}
-	op := storage.Op{Key: key, Value: value}
+	op := storage.Op{Key: key, Value: written.Value}
 	if d.Expire != nil {
 		op.TTL = d.Expire(obj)
 	}
@@ -270,7 +270,7 @@ func (e *Engine) store(ctx context.Context, c *Call, d *kind.Definition, dry boo
 	}
 	obj.SetResourceVersion(codec.FormatRevision(now))
 	c.sawRevision(now)
-	result.Item.Version, err = codec.Stamp(d, value, now)
+	result.Item.Version, err = written.Version(now)
 	return result, err
 }
 

@@ -89,13 +89,12 @@ type Stored struct {
 	Shape *Shape
 }
 
-// Shape is a pair of pure functions between an object and the JSON tree that is
-// stored for it.
+// Shape is a pair of pure functions between an object and a value whose JSON is stored for it.
 type Shape struct {
-	ToStored   func(obj object.Object) (map[string]any, error)
-	FromStored func(tree map[string]any) (object.Object, error)
-	// Form returns an empty value of the Go type whose fields stand in the order of the stored ones. nil: they are sorted.
-	Form func() any
+	ToStored func(obj object.Object) (any, error)
+	// New returns a pointer to an empty value, to read what is stored into; FromStored takes it filled.
+	New        func() any
+	FromStored func(stored any) (object.Object, error)
 }
 
 // Conversion makes a Definition another version of one that the engine works

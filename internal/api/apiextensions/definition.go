@@ -7,7 +7,6 @@ import (
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	apiextensionsv1beta1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1beta1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -25,10 +24,7 @@ func customResourceDefinition(o Options) *kind.Definition {
 		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true,
 		Stored: kind.Stored{
 			Prefix: "apiextensions.k8s.io/customresourcedefinitions", Version: "v1beta1", Encoding: kind.JSON,
-			Shape: &kind.Shape{
-				ToStored: toStored, FromStored: fromStored,
-				Form: func() any { return &apiextensionsv1beta1.CustomResourceDefinition{} },
-			},
+			Shape: &kind.Shape{ToStored: toStored, New: newStored, FromStored: fromStored},
 		},
 		New:     kind.Of[apiextensionsv1.CustomResourceDefinition](),
 		Default: kind.Default(defaultDefinition),
@@ -100,6 +96,11 @@ func defaultDefinition(d *apiextensionsv1.CustomResourceDefinition) {
 	}
 	if d.Spec.Conversion == nil {
 		d.Spec.Conversion = &apiextensionsv1.CustomResourceConversion{Strategy: apiextensionsv1.NoneConverter}
+	}
+	for i := range d.Spec.Versions {
+		if s := d.Spec.Versions[i].Schema; s != nil {
+			sortValues(s.OpenAPIV3Schema)
+		}
 	}
 	if w := d.Spec.Conversion.Webhook; w != nil && w.ClientConfig != nil && w.ClientConfig.Service != nil && w.ClientConfig.Service.Port == nil {
 		w.ClientConfig.Service.Port = ptr.To[int32](defaultWebhookPort)

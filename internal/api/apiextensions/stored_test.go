@@ -24,9 +24,17 @@ func TestStoredForm(t *testing.T) {
 	check := func(name, spec, want string) {
 		t.Helper()
 		d := definition(t, spec)
-		tree, err := toStored(d)
+		stored, err := toStored(d)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
+		}
+		text, err := json.Marshal(stored)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var tree map[string]any
+		if err := json.Unmarshal(text, &tree); err != nil {
+			t.Fatal(err)
 		}
 		var wanted map[string]any
 		if err := yaml.Unmarshal([]byte(want), &wanted); err != nil {
@@ -35,18 +43,7 @@ func TestStoredForm(t *testing.T) {
 		if diff := cmp.Diff(wanted, tree["spec"]); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
-		text, err := json.Marshal(tree)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var again map[string]any
-		if err := json.Unmarshal(text, &again); err != nil {
-			t.Fatal(err)
-		}
-		back, err := fromStored(again)
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
+		back := readStored(t, string(text))
 		if diff := cmp.Diff(d, back); diff != "" {
 			t.Errorf("%s: there and back (-was +is):\n%s", name, diff)
 		}
@@ -86,16 +83,50 @@ versions:
 - {name: v2, served: true, storage: false, schema: {openAPIV3Schema: {type: object, description: d}}}`)
 }
 
-func TestStoredLongAgo(t *testing.T) {
-	var tree map[string]any
-	if err := yaml.Unmarshal([]byte(`{apiVersion: apiextensions.k8s.io/v1beta1, kind: CustomResourceDefinition, metadata: {name: ws.g.example.com}, spec: {group: g.example.com, version: v1, names: {plural: ws, kind: W}, scope: Cluster}}`), &tree); err != nil {
+func readStored(t *testing.T, text string) *apiextensionsv1.CustomResourceDefinition {
+	t.Helper()
+	stored := newStored()
+	if err := yaml.Unmarshal([]byte(text), stored); err != nil {
 		t.Fatal(err)
 	}
-	obj, err := fromStored(tree)
+	obj, err := fromStored(stored)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := obj.(*apiextensionsv1.CustomResourceDefinition)
+	return obj.(*apiextensionsv1.CustomResourceDefinition)
+}
+
+// What another server stored as v1 has its fields in other places.
+func TestStoredAsV1(t *testing.T) {
+	want := definition(t, `
+  group: g.example.com
+  names: {plural: ws, kind: W}
+  scope: Cluster
+  conversion: {strategy: Webhook, webhook: {clientConfig: {url: "https://h"}, conversionReviewVersions: [v1]}}
+  versions: [{name: v1, served: true, storage: true, additionalPrinterColumns: [{name: A, type: string, jsonPath: .a}]}]`)
+	text, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, readStored(t, string(text))); diff != "" {
+		t.Errorf("-was +is:\n%s", diff)
+	}
+}
+
+// The order of keys in free JSON is not the client's.
+func TestValuesInSchemasAreSorted(t *testing.T) {
+	d := definition(t, `
+  versions: [{name: v1, schema: {openAPIV3Schema: {properties: {a: {items: {default: {"b": 1, "a": {"d": 1234567890123456789, "c": [ ]}}, enum: [{"z": 0, "y": 1}, 2]}}}}}}]`)
+	a := d.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["a"].Items.Schema
+	a.Default.Raw, a.Enum[0].Raw = []byte(`{ "b": 1, "a": {"d": 1234567890123456789, "c": [ ]}}`), []byte(`{"z":0.0, "y":1}`)
+	defaultDefinition(d)
+	if got := string(a.Default.Raw) + string(a.Enum[0].Raw) + string(a.Enum[1].Raw); got != `{"a":{"c":[],"d":1234567890123456789},"b":1}{"y":1,"z":0}2` {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestStoredLongAgo(t *testing.T) {
+	d := readStored(t, `{apiVersion: apiextensions.k8s.io/v1beta1, kind: CustomResourceDefinition, metadata: {name: ws.g.example.com}, spec: {group: g.example.com, version: v1, names: {plural: ws, kind: W}, scope: Cluster}}`)
 	if v := d.Spec.Versions; len(v) != 1 || v[0].Name != "v1" || !v[0].Served || !v[0].Storage || !d.Spec.PreserveUnknownFields {
 		t.Errorf("got %+v", d.Spec)
 	}
