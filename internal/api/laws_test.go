@@ -143,15 +143,15 @@ func TestTranscodedIsDecoded(t *testing.T) {
 			if d.Default != nil && settled {
 				d.Default(obj)
 			}
-			value, err := codec.EncodeStored(d, obj)
+			written, err := codec.Write(d, obj)
 			if err != nil {
 				t.Fatal(err)
 			}
-			v, err := codec.Stamp(d, value, 7)
+			v, err := written.Version(7)
 			if err != nil {
 				t.Fatal(err)
 			}
-			want, err := codec.DecodeStored(d, value, 7)
+			want, err := codec.DecodeStored(d, written.Value, 7)
 			if err != nil {
 				t.Fatal(err)
 			}

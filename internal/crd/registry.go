@@ -55,7 +55,10 @@ type Registry struct {
 	Config
 	hub     *kind.Definition // of CustomResourceDefinition
 	view    *watchcache.View
-	known   map[string]*entry // by name
+	known   map[string]*entry  // by name
+	noted   map[string]bool    // names whose entries changed since serve ran
+	kinds   []*kind.Definition // of all entries, in the order of the catalogue
+	slim    *codec.Part        // of hub: without schemas
 	watcher *watchcache.Watcher
 	failed  []string // whose statuses could not be written
 
@@ -83,7 +86,11 @@ func New(c Config) (*Registry, error) {
 	if hub == nil {
 		return nil, fmt.Errorf("follow %s: there is no such kind", Resource)
 	}
-	r := &Registry{Config: c, hub: hub, known: map[string]*entry{}}
+	slim, err := codec.NewPart(hub, "metadata.managedFields", "spec.versions.schema")
+	if err != nil {
+		return nil, err
+	}
+	r := &Registry{Config: c, hub: hub, slim: slim, known: map[string]*entry{}, noted: map[string]bool{}}
 	r.cleaning.names = map[string]bool{}
 	return r, nil
 }
@@ -120,8 +127,7 @@ func (r *Registry) reload() error {
 		}
 		for name := range r.known {
 			if !present[name] {
-				delete(r.known, name)
-				r.Publish(name)
+				r.forget(name)
 			}
 		}
 		r.serve()
@@ -180,11 +186,16 @@ func (r *Registry) next(ctx context.Context) (watchcache.Batch, error) {
 	return r.watcher.Next(ctx)
 }
 
-func (r *Registry) decode(v *watchcache.Version) (*apiextensions.CustomResourceDefinition, error) {
+// whole decodes a definition with its schemas.
+func (r *Registry) whole(v *watchcache.Version) (*apiextensions.CustomResourceDefinition, error) {
 	obj, err := codec.DecodeVersion(r.hub, v)
 	if err != nil {
 		return nil, err
 	}
+	return asDefinition(obj)
+}
+
+func asDefinition(obj object.Object) (*apiextensions.CustomResourceDefinition, error) {
 	definition, ok := obj.(*apiextensions.CustomResourceDefinition)
 	if !ok {
 		return nil, fmt.Errorf("%T is no CustomResourceDefinition", obj)
@@ -194,16 +205,17 @@ func (r *Registry) decode(v *watchcache.Version) (*apiextensions.CustomResourceD
 
 // note takes a definition over from the cache.
 func (r *Registry) note(v *watchcache.Version) {
-	definition, err := r.decode(v)
+	var definition *apiextensions.CustomResourceDefinition
+	obj, err := r.slim.Decode(v)
+	if err == nil {
+		definition, err = asDefinition(obj)
+	}
 	if err != nil {
 		r.Log.Error("a CustomResourceDefinition does not decode; it is not served", "name", v.Name, "error", err)
 		r.forget(v.Name)
 		return
 	}
-	for i := range definition.Spec.Versions {
-		definition.Spec.Versions[i].Schema = nil
-	}
-	definition.ManagedFields, definition.Annotations = nil, onlyApproval(definition.Annotations)
+	definition.Annotations = onlyApproval(definition.Annotations)
 	e := r.known[v.Name]
 	if e == nil {
 		e = &entry{}
@@ -211,6 +223,7 @@ func (r *Registry) note(v *watchcache.Version) {
 	}
 	e.definition = definition
 	e.version.Store(v)
+	r.noted[v.Name] = true
 }
 
 func onlyApproval(annotations map[string]string) map[string]string {
@@ -220,17 +233,18 @@ func onlyApproval(annotations map[string]string) map[string]string {
 	return nil
 }
 
+// forget takes a definition out; serve does the rest.
 func (r *Registry) forget(name string) {
 	if r.known[name] != nil {
-		delete(r.known, name)
-		r.Publish(name)
+		r.known[name].definition = nil
+		r.noted[name] = true
 	}
 }
 
 // fingerprint stands for all that a definition's kinds are made of.
 func (e *entry) fingerprint() string {
 	d := e.definition
-	if !isTrue(&d.Status, apiextensions.Established) {
+	if d == nil || !isTrue(&d.Status, apiextensions.Established) {
 		return ""
 	}
 	return fmt.Sprintf("%s/%d/%t/%v", d.UID, d.Generation, d.DeletionTimestamp != nil, d.Status.AcceptedNames)
@@ -239,44 +253,50 @@ func (e *entry) fingerprint() string {
 // serve puts what is established into the catalogue, in one swap, if anything changed.
 func (r *Registry) serve() {
 	changed := false
-	for name, e := range r.known {
-		now := e.fingerprint()
-		if now == e.served {
-			continue
+	for name := range r.noted {
+		e := r.known[name]
+		if now := e.fingerprint(); now != e.served {
+			changed, e.served = true, now
+			r.serveEntry(name, e)
 		}
-		changed, e.served = true, now
-		if now == "" {
-			e.kinds = nil
-			r.Publish(name)
-			continue
-		}
-		load := func() (*apiextensions.CustomResourceDefinition, error) { return r.decode(e.version.Load()) }
-		e.kinds = Definitions(e.definition, load)
-		r.Publish(name, Published(e.definition, load)...)
-	}
-	in := map[*kind.Definition]bool{}
-	var all []*kind.Definition
-	for _, e := range r.known {
-		for _, d := range e.kinds {
-			in[d] = true
-			all = append(all, d)
+		if e.definition == nil {
+			delete(r.known, name)
 		}
 	}
-	for _, d := range r.Live.Catalog().All() {
-		if d.Prune != nil && !in[d] {
-			changed = true
-		}
-	}
+	clear(r.noted)
 	if !changed {
 		return
 	}
-	slices.SortFunc(all, func(a, b *kind.Definition) int {
-		return cmp.Or(cmp.Compare(a.Group, b.Group), version.CompareKubeAwareVersionStrings(b.Version, a.Version), cmp.Compare(a.Plural, b.Plural))
-	})
 	r.Live.Swap(func(c *kind.Catalog) *kind.Catalog {
 		builtin := slices.DeleteFunc(slices.Clone(c.All()), func(d *kind.Definition) bool { return d.Prune != nil })
-		return kind.NewCatalog(append(builtin, all...)...)
+		return kind.NewCatalog(append(builtin, r.kinds...)...)
 	})
+}
+
+// serveEntry replaces the kinds of a definition.
+func (r *Registry) serveEntry(name string, e *entry) {
+	for _, d := range e.kinds {
+		if i, found := slices.BinarySearchFunc(r.kinds, d, byPreference); found {
+			r.kinds = slices.Delete(r.kinds, i, i+1)
+		}
+	}
+	if e.kinds = nil; e.served == "" {
+		r.Publish(name)
+		return
+	}
+	load := func() (*apiextensions.CustomResourceDefinition, error) { return r.whole(e.version.Load()) }
+	e.kinds = Definitions(e.definition, load)
+	r.Publish(name, Published(e.definition, load)...)
+	for _, d := range e.kinds {
+		i, _ := slices.BinarySearchFunc(r.kinds, d, byPreference)
+		r.kinds = slices.Insert(r.kinds, i, d)
+	}
+}
+
+// byPreference is the order of kinds in the catalogue: that in which discovery lists groups and versions. No two kinds are equal in it: the
+// name of a definition is its plural and group.
+func byPreference(a, b *kind.Definition) int {
+	return cmp.Or(cmp.Compare(a.Group, b.Group), version.CompareKubeAwareVersionStrings(b.Version, a.Version), cmp.Compare(a.Plural, b.Plural))
 }
 
 // settle writes what follows from the definitions with these names: their own statuses, and those of others in
@@ -295,10 +315,13 @@ func (r *Registry) settle(ctx context.Context, names []string) {
 		}
 	}
 	var all []*apiextensions.CustomResourceDefinition
-	for _, name := range slices.Sorted(maps.Keys(r.known)) {
-		d := *r.known[name].definition // what is decided below becomes true when it comes back from the store
-		all = append(all, &d)
+	for _, e := range r.known {
+		if groups[e.definition.Spec.Group] {
+			d := *e.definition // what is decided below becomes true when it comes back from the store
+			all = append(all, &d)
+		}
 	}
+	slices.SortFunc(all, func(a, b *apiextensions.CustomResourceDefinition) int { return cmp.Compare(a.Name, b.Name) })
 	byGroup := map[string][]*apiextensions.CustomResourceDefinition{}
 	for _, d := range all {
 		byGroup[d.Spec.Group] = append(byGroup[d.Spec.Group], d)
@@ -310,7 +333,7 @@ func (r *Registry) settle(ctx context.Context, names []string) {
 	var writers errgroup.Group
 	writers.SetLimit(maxWriters)
 	for _, definition := range all {
-		waiting := groups[definition.Spec.Group] && !isTrue(&definition.Status, apiextensions.NamesAccepted)
+		waiting := !isTrue(&definition.Status, apiextensions.NamesAccepted)
 		if !touched[definition.Name] && !waiting {
 			continue
 		}

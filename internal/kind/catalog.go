@@ -26,9 +26,10 @@ type Catalog struct {
 // same names the first one stays.
 func NewCatalog(definitions ...*Definition) *Catalog {
 	c := &Catalog{
-		byResource: map[schema.GroupVersionResource]*Definition{},
-		byKind:     map[schema.GroupVersionKind]*Definition{},
-		hubs:       map[schema.GroupResource]*Definition{},
+		all:        make([]*Definition, 0, len(definitions)),
+		byResource: make(map[schema.GroupVersionResource]*Definition, len(definitions)),
+		byKind:     make(map[schema.GroupVersionKind]*Definition, len(definitions)),
+		hubs:       make(map[schema.GroupResource]*Definition, len(definitions)),
 		groups:     map[string][]string{},
 		variants:   map[*Definition]int{},
 		builtin:    map[string]bool{},

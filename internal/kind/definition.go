@@ -341,6 +341,9 @@ type ChangeOptions struct {
 
 // Complete fills the defaults of the definition's own fields. NewCatalog calls it.
 func (d *Definition) Complete() {
+	if d.shape != 0 {
+		return // it is, and being served
+	}
 	if d.Singular == "" {
 		d.Singular = strings.ToLower(d.Kind)
 	}
@@ -366,14 +369,12 @@ func (d *Definition) Complete() {
 			d.Fields[i].Path = d.Fields[i].Label
 		}
 	}
-	if d.shape == 0 { // else it is being served
-		d.shape = typed
-		if d.Prune != nil {
+	d.shape = typed
+	if d.Prune != nil {
+		d.shape = tree
+	} else if d.New != nil {
+		if _, ok := d.New().(*unstructured.Unstructured); ok {
 			d.shape = tree
-		} else if d.New != nil {
-			if _, ok := d.New().(*unstructured.Unstructured); ok {
-				d.shape = tree
-			}
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	language "github.com/timonel/timonel/internal/cel"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 )
 
 // What rules may cost, judging by the largest values that the schema lets in (limits of kube-apiserver).
@@ -79,8 +80,13 @@ func (c *checker) node(props *apiextensions.JSONSchemaProps, path *field.Path, r
 		if times == unbounded {
 			occurs = language.RequestBytes / (s.self.MinBytes + 1)
 		}
+		ground, err := groundOf(props, root)
+		if err != nil {
+			c.errs = append(c.errs, field.InternalError(path, err))
+			return
+		}
 		for i := range props.XValidations {
-			c.rule(s, &props.XValidations[i], path.Child("x-kubernetes-validations").Index(i), occurs)
+			c.rule(s, ground, &props.XValidations[i], path.Child("x-kubernetes-validations").Index(i), occurs)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(props.Properties)) {
@@ -104,30 +110,30 @@ func multiplied(times uint64, max *int64) uint64 {
 }
 
 // rule checks a rule that can run so many times for an object.
-func (c *checker) rule(s *scope, r *apiextensions.ValidationRule, path *field.Path, times uint64) {
+func (c *checker) rule(s *scope, g ground, r *apiextensions.ValidationRule, path *field.Path, times uint64) {
 	if strings.TrimSpace(r.Rule) == "" {
 		return // told by the schema's own validation
 	}
 	show := shownRule{r.Rule, r.Message, r.MessageExpression, r.Reason, r.FieldPath, r.OptionalOldSelf}
-	condition, err := s.condition(r)
-	c.expression(condition, err, show, "rule cost", path.Child("rule"), times)
+	optionalOld := ptr.Deref(r.OptionalOldSelf, false)
+	condition := known.judge(g.key(r.Rule, isCondition, optionalOld), func() (*language.Expression, error) { return s.condition(r) })
+	c.expression(condition, show, "rule cost", path.Child("rule"), times)
 	if r.MessageExpression != "" {
-		message, err := s.message(r)
-		c.expression(message, err, show, "messageExpression cost", path.Child("messageExpression"), times)
+		message := known.judge(g.key(r.MessageExpression, isMessage, optionalOld), func() (*language.Expression, error) { return s.message(r) })
+		c.expression(message, show, "messageExpression cost", path.Child("messageExpression"), times)
 	}
 }
 
-func (c *checker) expression(e *language.Expression, err error, show shownRule, what string, path *field.Path, times uint64) {
-	if err != nil {
-		c.errs = append(c.errs, field.Invalid(path, show, err.Error()))
+func (c *checker) expression(v verdict, show shownRule, what string, path *field.Path, times uint64) {
+	if v.err != nil {
+		c.errs = append(c.errs, field.Invalid(path, show, v.err.Error()))
 		return
 	}
-	once, err := e.Cost()
-	if err != nil {
-		c.errs = append(c.errs, field.InternalError(path, err))
+	if v.unknown != nil {
+		c.errs = append(c.errs, field.InternalError(path, v.unknown))
 		return
 	}
-	all := language.Times(once, times)
+	all := language.Times(v.cost, times)
 	if all > maxRuleCost {
 		c.errs = append(c.errs, field.Forbidden(path, tooDear(what, all, maxRuleCost)))
 	}

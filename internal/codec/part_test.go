@@ -1,0 +1,58 @@
+package codec
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
+)
+
+// TestPartIsTheObjectWithoutSomeFields, whatever is in the object.
+func TestPartIsTheObjectWithoutSomeFields(t *testing.T) {
+	part, err := NewPart(pods, "metadata.managedFields", "status", "spec.containers.env", "spec.volumes.name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	each(t, []*kind.Definition{pods}, 50, func(t *testing.T, d *kind.Definition, obj object.Object) {
+		v := versionOf(t, d, obj, 5)
+		got, err := part.Decode(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole, err := DecodeVersion(d, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := whole.(*corev1.Pod)
+		want.ManagedFields, want.Status = nil, corev1.PodStatus{}
+		for i := range want.Spec.Containers {
+			want.Spec.Containers[i].Env = nil
+		}
+		for i := range want.Spec.Volumes {
+			want.Spec.Volumes[i].Name = ""
+		}
+		if !equality.Semantic.DeepEqual(got, whole) {
+			t.Errorf("got %v, want %v", got, whole)
+		}
+	})
+	for _, path := range []string{"spec.none", "metadata.name.x", ""} {
+		if _, err := NewPart(pods, path); err == nil {
+			t.Errorf("there is no %q to leave out", path)
+		}
+	}
+}
+
+func TestPartOfWhatDoesNotDecode(t *testing.T) {
+	part, err := NewPart(pods, "metadata.managedFields")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := versionOf(t, pods, &corev1.Pod{}, 5)
+	v.Blob = append(v.Blob, 0x0a, 0xff)
+	if obj, err := part.Decode(v); err == nil {
+		t.Errorf("decodes to %v", obj)
+	}
+}
