@@ -6,6 +6,7 @@ import (
 
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -25,7 +26,7 @@ func mutatingPolicy(o Options) *kind.Definition {
 			defaultMatch(p.Spec.MatchConstraints)
 		}),
 		Generation: kind.Changed(func(p, old *admissionv1.MutatingAdmissionPolicy) bool {
-			return !equality.Semantic.DeepEqual(p.Spec, old.Spec)
+			return !object.Equal(&p.Spec, &old.Spec)
 		}),
 		Validate:       kind.Validate(func(p *admissionv1.MutatingAdmissionPolicy) field.ErrorList { return validateMutating(p, nil, o) }),
 		ValidateUpdate: kind.ValidateUpdate(func(p, old *admissionv1.MutatingAdmissionPolicy) field.ErrorList { return validateMutating(p, old, o) }),
@@ -137,7 +138,7 @@ func mutatingBinding() *kind.Definition {
 		New:     kind.Of[admissionv1.MutatingAdmissionPolicyBinding](),
 		Default: kind.Default(func(b *admissionv1.MutatingAdmissionPolicyBinding) { defaultMatch(b.Spec.MatchResources) }),
 		Generation: kind.Changed(func(b, old *admissionv1.MutatingAdmissionPolicyBinding) bool {
-			return !equality.Semantic.DeepEqual(b.Spec, old.Spec)
+			return !object.Equal(&b.Spec, &old.Spec)
 		}),
 		Validate: kind.Validate(func(b *admissionv1.MutatingAdmissionPolicyBinding) field.ErrorList {
 			spec := field.NewPath("spec")

@@ -7,6 +7,7 @@ import (
 
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -38,7 +39,7 @@ func validatingPolicy(o Options) *kind.Definition {
 		}),
 		PrepareUpdate: kind.PrepareUpdate(func(p, old *admissionv1.ValidatingAdmissionPolicy) { p.Status = old.Status }),
 		Generation: kind.Changed(func(p, old *admissionv1.ValidatingAdmissionPolicy) bool {
-			return !equality.Semantic.DeepEqual(p.Spec, old.Spec)
+			return !object.Equal(&p.Spec, &old.Spec)
 		}),
 		Validate: kind.Validate(func(p *admissionv1.ValidatingAdmissionPolicy) field.ErrorList { return validateValidating(p, nil, o) }),
 		ValidateUpdate: kind.ValidateUpdate(func(p, old *admissionv1.ValidatingAdmissionPolicy) field.ErrorList {
@@ -177,7 +178,7 @@ func validatingBinding() *kind.Definition {
 		New:     kind.Of[admissionv1.ValidatingAdmissionPolicyBinding](),
 		Default: kind.Default(func(b *admissionv1.ValidatingAdmissionPolicyBinding) { defaultMatch(b.Spec.MatchResources) }),
 		Generation: kind.Changed(func(b, old *admissionv1.ValidatingAdmissionPolicyBinding) bool {
-			return !equality.Semantic.DeepEqual(b.Spec, old.Spec)
+			return !object.Equal(&b.Spec, &old.Spec)
 		}),
 		Validate: kind.Validate(validateValidatingBinding),
 		Columns: bindingColumns(func(b *admissionv1.ValidatingAdmissionPolicyBinding) (string, *admissionv1.ParamRef) {

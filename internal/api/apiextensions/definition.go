@@ -7,7 +7,6 @@ import (
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
@@ -37,7 +36,7 @@ func customResourceDefinition(o Options) *kind.Definition {
 			noteStorageVersion(d)
 		}),
 		Generation: kind.Changed(func(d, old *apiextensionsv1.CustomResourceDefinition) bool {
-			return !equality.Semantic.DeepEqual(d.Spec, old.Spec)
+			return !object.Equal(&d.Spec, &old.Spec)
 		}),
 		Validate:       kind.Validate(v.validate),
 		ValidateUpdate: kind.ValidateUpdate(v.validateUpdate),

@@ -7,6 +7,7 @@ import (
 	"github.com/timonel/timonel/internal/api/podspec"
 	"github.com/timonel/timonel/internal/api/show"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -34,7 +35,7 @@ func daemonSet(rules podspec.Rules) *kind.Definition {
 			setTemplateGeneration(d, max(templateGeneration(d), 1))
 		}),
 		PrepareUpdate: kind.PrepareUpdate(prepareDaemonSetUpdate(pods)),
-		Generation:    kind.Changed(func(d, old *appsv1.DaemonSet) bool { return !equality.Semantic.DeepEqual(d.Spec, old.Spec) }),
+		Generation:    kind.Changed(func(d, old *appsv1.DaemonSet) bool { return !object.Equal(&d.Spec, &old.Spec) }),
 		Validate:      kind.Validate(func(d *appsv1.DaemonSet) field.ErrorList { return validateDaemonSet(d, nil, rules) }),
 		ValidateUpdate: kind.ValidateUpdate(func(d, old *appsv1.DaemonSet) field.ErrorList {
 			errs := check.Immutable(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))

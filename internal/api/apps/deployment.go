@@ -7,9 +7,9 @@ import (
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/api/podspec"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -40,7 +40,7 @@ func deployment(rules podspec.Rules) *kind.Definition {
 		}),
 		// Annotations are copied to ReplicaSets, so they are part of what is wanted.
 		Generation: kind.Changed(func(d, old *appsv1.Deployment) bool {
-			return !equality.Semantic.DeepEqual(d.Spec, old.Spec) || !maps.Equal(d.Annotations, old.Annotations)
+			return !object.Equal(&d.Spec, &old.Spec) || !maps.Equal(d.Annotations, old.Annotations)
 		}),
 		Validate:       kind.Validate(func(d *appsv1.Deployment) field.ErrorList { return validateDeployment(d, nil, rules) }),
 		ValidateUpdate: kind.ValidateUpdate(func(d, old *appsv1.Deployment) field.ErrorList { return validateDeployment(d, old, rules) }),

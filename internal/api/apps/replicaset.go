@@ -4,9 +4,9 @@ import (
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/api/podspec"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
@@ -34,7 +34,7 @@ func replicaSet(rules podspec.Rules) *kind.Definition {
 			r.Status = old.Status
 			pods.Update(r, old)
 		}),
-		Generation:     kind.Changed(func(r, old *appsv1.ReplicaSet) bool { return !equality.Semantic.DeepEqual(r.Spec, old.Spec) }),
+		Generation:     kind.Changed(func(r, old *appsv1.ReplicaSet) bool { return !object.Equal(&r.Spec, &old.Spec) }),
 		Validate:       kind.Validate(func(r *appsv1.ReplicaSet) field.ErrorList { return validateReplicaSet(r, nil, rules) }),
 		ValidateUpdate: kind.ValidateUpdate(func(r, old *appsv1.ReplicaSet) field.ErrorList { return validateReplicaSet(r, old, rules) }),
 		Warnings:       pods.Warnings(template),

@@ -6,6 +6,7 @@ import (
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/api/podspec"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -31,7 +32,7 @@ func statefulSet(rules podspec.Rules) *kind.Definition {
 			s.Status = old.Status
 			pods.Update(s, old)
 		}),
-		Generation:     kind.Changed(func(s, old *appsv1.StatefulSet) bool { return !equality.Semantic.DeepEqual(s.Spec, old.Spec) }),
+		Generation:     kind.Changed(func(s, old *appsv1.StatefulSet) bool { return !object.Equal(&s.Spec, &old.Spec) }),
 		Validate:       kind.Validate(func(s *appsv1.StatefulSet) field.ErrorList { return validateStatefulSet(s, nil, rules) }),
 		ValidateUpdate: kind.ValidateUpdate(func(s, old *appsv1.StatefulSet) field.ErrorList { return validateStatefulSet(s, old, rules) }),
 		Warnings:       pods.Warnings(template),

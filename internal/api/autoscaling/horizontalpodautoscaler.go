@@ -7,9 +7,9 @@ import (
 
 	"github.com/timonel/timonel/internal/api/show"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	v2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
@@ -33,7 +33,7 @@ func horizontalPodAutoscaler() *kind.Definition {
 		Default:       kind.Default(defaultAutoscaler),
 		PrepareCreate: kind.Prepare(func(h *v2.HorizontalPodAutoscaler) { h.Status = v2.HorizontalPodAutoscalerStatus{} }),
 		PrepareUpdate: kind.PrepareUpdate(func(h, old *v2.HorizontalPodAutoscaler) { h.Status = old.Status }),
-		Generation:    kind.Changed(func(h, old *v2.HorizontalPodAutoscaler) bool { return !equality.Semantic.DeepEqual(h.Spec, old.Spec) }),
+		Generation:    kind.Changed(func(h, old *v2.HorizontalPodAutoscaler) bool { return !object.Equal(&h.Spec, &old.Spec) }),
 		Validate: kind.Validate(func(h *v2.HorizontalPodAutoscaler) field.ErrorList {
 			return validateAutoscaler(h, nil)
 		}),

@@ -49,7 +49,7 @@ func cronJob(rules podspec.Rules) *kind.Definition {
 				c.Spec.JobTemplate.Spec.Scheduling = nil
 			}
 		}),
-		Generation: kind.Changed(func(c, old *batchv1.CronJob) bool { return !equality.Semantic.DeepEqual(c.Spec, old.Spec) }),
+		Generation: kind.Changed(func(c, old *batchv1.CronJob) bool { return !object.Equal(&c.Spec, &old.Spec) }),
 		Validate: kind.Validate(func(c *batchv1.CronJob) field.ErrorList {
 			var errs field.ErrorList
 			if len(c.Name) > maxCronJobName {

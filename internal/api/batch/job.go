@@ -8,9 +8,9 @@ import (
 
 	"github.com/timonel/timonel/internal/api/podspec"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -48,7 +48,7 @@ func job(rules podspec.Rules) *kind.Definition {
 				j.Spec.Scheduling = nil
 			}
 		}),
-		Generation:      kind.Changed(func(j, old *batchv1.Job) bool { return !equality.Semantic.DeepEqual(j.Spec, old.Spec) }),
+		Generation:      kind.Changed(func(j, old *batchv1.Job) bool { return !object.Equal(&j.Spec, &old.Spec) }),
 		Validate:        kind.Validate(func(j *batchv1.Job) field.ErrorList { return validateNewJob(j, rules) }),
 		ValidateUpdate:  kind.ValidateUpdate(func(j, old *batchv1.Job) field.ErrorList { return validateJobUpdate(j, old, rules) }),
 		Warnings:        pods.Warnings(field.NewPath("spec", "template")),

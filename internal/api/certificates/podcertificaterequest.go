@@ -14,6 +14,7 @@ import (
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/api/show"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -51,7 +52,7 @@ func podCertificateRequest() *kind.Definition {
 		PrepareUpdate: kind.PrepareUpdate(func(r, old *certificatesv1.PodCertificateRequest) { r.Status = old.Status }),
 		Validate:      kind.Validate(validatePodRequest),
 		ValidateUpdate: kind.ValidateUpdate(func(r, old *certificatesv1.PodCertificateRequest) field.ErrorList {
-			if equality.Semantic.DeepEqual(r.Spec, old.Spec) {
+			if object.Equal(&r.Spec, &old.Spec) {
 				return nil
 			}
 			return field.ErrorList{field.Invalid(field.NewPath("spec"), check.GoNames(r.Spec), check.TextImmutable)}

@@ -6,7 +6,6 @@ import (
 	"github.com/timonel/timonel/internal/object"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -21,7 +20,7 @@ func pod(o Options) *kind.Definition {
 		Default:        kind.Default(podspec.DefaultPod),
 		PrepareCreate:  kind.Prepare(preparePod),
 		PrepareUpdate:  kind.PrepareUpdate(preparePodUpdate),
-		Generation:     kind.Changed(func(p, old *corev1.Pod) bool { return !equality.Semantic.DeepEqual(p.Spec, old.Spec) }),
+		Generation:     kind.Changed(func(p, old *corev1.Pod) bool { return !object.Equal(&p.Spec, &old.Spec) }),
 		Validate:       kind.Validate(func(p *corev1.Pod) field.ErrorList { return podspec.ValidatePod(p, rules) }),
 		ValidateUpdate: kind.ValidateUpdate(func(p, old *corev1.Pod) field.ErrorList { return podspec.ValidatePodUpdate(p, old, rules) }),
 		Warnings:       kind.Warn(podspec.WarnPod),

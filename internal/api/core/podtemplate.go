@@ -4,8 +4,8 @@ import (
 	"github.com/timonel/timonel/internal/api/podspec"
 	"github.com/timonel/timonel/internal/api/show"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -23,7 +23,7 @@ func podTemplate(rules podspec.Rules) *kind.Definition {
 		PrepareUpdate: kind.PrepareUpdate(func(t, old *corev1.PodTemplate) {
 			podspec.DropDisabled(&t.Template.Spec, &old.Template.Spec)
 		}),
-		Generation: kind.Changed(func(t, old *corev1.PodTemplate) bool { return !equality.Semantic.DeepEqual(t.Template, old.Template) }),
+		Generation: kind.Changed(func(t, old *corev1.PodTemplate) bool { return !object.Equal(&t.Template, &old.Template) }),
 		Validate: kind.Validate(func(t *corev1.PodTemplate) field.ErrorList {
 			return podspec.ValidateTemplate(&t.Template, rules, path)
 		}),

@@ -7,7 +7,6 @@ import (
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
@@ -35,7 +34,7 @@ func replicationController(rules podspec.Rules) *kind.Definition {
 				podspec.DropDisabled(&c.Spec.Template.Spec, &old.Spec.Template.Spec)
 			}
 		}),
-		Generation: kind.Changed(func(c, old *corev1.ReplicationController) bool { return !equality.Semantic.DeepEqual(c.Spec, old.Spec) }),
+		Generation: kind.Changed(func(c, old *corev1.ReplicationController) bool { return !object.Equal(&c.Spec, &old.Spec) }),
 		Validate: kind.Validate(func(c *corev1.ReplicationController) field.ErrorList {
 			return validateReplicationController(c, nil, rules)
 		}),

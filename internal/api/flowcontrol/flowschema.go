@@ -8,6 +8,7 @@ import (
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/api/show"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -29,7 +30,7 @@ func flowSchema() *kind.Definition {
 		}),
 		PrepareCreate: kind.Prepare(func(s *flowcontrolv1.FlowSchema) { s.Status = flowcontrolv1.FlowSchemaStatus{} }),
 		PrepareUpdate: kind.PrepareUpdate(func(s, old *flowcontrolv1.FlowSchema) { s.Status = old.Status }),
-		Generation:    kind.Changed(func(s, old *flowcontrolv1.FlowSchema) bool { return !equality.Semantic.DeepEqual(s.Spec, old.Spec) }),
+		Generation:    kind.Changed(func(s, old *flowcontrolv1.FlowSchema) bool { return !object.Equal(&s.Spec, &old.Spec) }),
 		Validate:      kind.Validate(validateSchema),
 		Columns: kind.Columns{
 			{Name: "PriorityLevel", Description: flowcontrolv1.PriorityLevelConfigurationReference{}.SwaggerDoc()["name"], Of: kind.Cell(func(s *flowcontrolv1.FlowSchema) any {

@@ -7,6 +7,7 @@ import (
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/api/show"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -43,7 +44,7 @@ func priorityLevelConfiguration() *kind.Definition {
 		}),
 		PrepareUpdate: kind.PrepareUpdate(func(p, old *flowcontrolv1.PriorityLevelConfiguration) { p.Status = old.Status }),
 		Generation: kind.Changed(func(p, old *flowcontrolv1.PriorityLevelConfiguration) bool {
-			return !equality.Semantic.DeepEqual(p.Spec, old.Spec)
+			return !object.Equal(&p.Spec, &old.Spec)
 		}),
 		Validate: kind.Validate(validateLevel),
 		Columns: kind.Columns{

@@ -7,8 +7,8 @@ import (
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/api/show"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
@@ -30,7 +30,7 @@ func ingress() *kind.Definition {
 		New:            kind.Of[networkingv1.Ingress](),
 		PrepareCreate:  kind.Prepare(func(i *networkingv1.Ingress) { i.Status = networkingv1.IngressStatus{} }),
 		PrepareUpdate:  kind.PrepareUpdate(func(i, old *networkingv1.Ingress) { i.Status = old.Status }),
-		Generation:     kind.Changed(func(i, old *networkingv1.Ingress) bool { return !equality.Semantic.DeepEqual(i.Spec, old.Spec) }),
+		Generation:     kind.Changed(func(i, old *networkingv1.Ingress) bool { return !object.Equal(&i.Spec, &old.Spec) }),
 		Validate:       kind.Validate(validateNewIngress),
 		ValidateUpdate: kind.ValidateUpdate(func(i, old *networkingv1.Ingress) field.ErrorList { return validateIngress(i, old) }),
 		Warnings:       kind.Warn(warnIngress),

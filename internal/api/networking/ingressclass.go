@@ -6,7 +6,6 @@ import (
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -33,7 +32,7 @@ func ingressClass() *kind.Definition {
 				p.Scope = ptr.To(networkingv1.IngressClassParametersReferenceScopeCluster)
 			}
 		}),
-		Generation: kind.Changed(func(c, old *networkingv1.IngressClass) bool { return !equality.Semantic.DeepEqual(c.Spec, old.Spec) }),
+		Generation: kind.Changed(func(c, old *networkingv1.IngressClass) bool { return !object.Equal(&c.Spec, &old.Spec) }),
 		Validate:   kind.Validate(validateIngressClass),
 		ValidateUpdate: kind.ValidateUpdate(func(c, old *networkingv1.IngressClass) field.ErrorList {
 			return append(check.Immutable(c.Spec.Controller, old.Spec.Controller, field.NewPath("spec", "controller")), validateIngressClass(c)...)

@@ -3,9 +3,9 @@ package networking
 import (
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -24,7 +24,7 @@ func networkPolicy() *kind.Definition {
 		Scope: kind.Namespaced, Verbs: kind.Standard,
 		New:            kind.Of[networkingv1.NetworkPolicy](),
 		Default:        kind.Default(defaultNetworkPolicy),
-		Generation:     kind.Changed(func(p, old *networkingv1.NetworkPolicy) bool { return !equality.Semantic.DeepEqual(p.Spec, old.Spec) }),
+		Generation:     kind.Changed(func(p, old *networkingv1.NetworkPolicy) bool { return !object.Equal(&p.Spec, &old.Spec) }),
 		Validate:       kind.Validate(func(p *networkingv1.NetworkPolicy) field.ErrorList { return validateNetworkPolicy(p, nil) }),
 		ValidateUpdate: kind.ValidateUpdate(validateNetworkPolicy),
 		Warnings:       kind.Warn(warnNetworkPolicy),

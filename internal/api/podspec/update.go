@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/timonel/timonel/internal/api/check"
+	"github.com/timonel/timonel/internal/object"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/validation"
@@ -32,6 +33,9 @@ func ValidatePodUpdate(p, old *corev1.Pod, rules Rules) field.ErrorList {
 	gated := len(old.Spec.SchedulingGates) > 0
 	errs = append(errs, gatesOnlyRemoved(p.Spec.SchedulingGates, old.Spec.SchedulingGates, spec.Child("schedulingGates"))...)
 
+	if !gated && object.Equal(&p.Spec, &old.Spec) {
+		return errs
+	}
 	// What may change is put back; what differs then was not allowed to change.
 	put := p.Spec.DeepCopy()
 	for i := range put.Containers {
@@ -49,7 +53,7 @@ func ValidatePodUpdate(p, old *corev1.Pod, rules Rules) field.ErrorList {
 	if gated {
 		errs = append(errs, placementOnlyNarrower(put, &old.Spec, spec)...)
 	}
-	if equality.Semantic.DeepEqual(put, &old.Spec) {
+	if object.Equal(put, &old.Spec) {
 		return errs
 	}
 	return append(errs, field.Forbidden(spec, textPodUpdate+"\n"+check.Diff(old.Spec, *put)))

@@ -4,8 +4,8 @@ package policy
 import (
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	policyv1 "k8s.io/api/policy/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -25,7 +25,7 @@ func podDisruptionBudget() *kind.Definition {
 		New:            kind.Of[policyv1.PodDisruptionBudget](),
 		PrepareCreate:  kind.Prepare(func(b *policyv1.PodDisruptionBudget) { b.Status = policyv1.PodDisruptionBudgetStatus{} }),
 		PrepareUpdate:  kind.PrepareUpdate(func(b, old *policyv1.PodDisruptionBudget) { b.Status = old.Status }),
-		Generation:     kind.Changed(func(b, old *policyv1.PodDisruptionBudget) bool { return !equality.Semantic.DeepEqual(b.Spec, old.Spec) }),
+		Generation:     kind.Changed(func(b, old *policyv1.PodDisruptionBudget) bool { return !object.Equal(&b.Spec, &old.Spec) }),
 		Validate:       kind.Validate(func(b *policyv1.PodDisruptionBudget) field.ErrorList { return validate(b, nil) }),
 		ValidateUpdate: kind.ValidateUpdate(validate),
 		Columns: kind.Columns{

@@ -3,8 +3,8 @@ package resource
 import (
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	resourcev1 "k8s.io/api/resource/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/validate"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -15,7 +15,7 @@ func deviceClass(c checker) *kind.Definition {
 		Group: group, Version: "v1", Kind: "DeviceClass", Plural: "deviceclasses",
 		Scope: kind.Cluster, Verbs: kind.Standard,
 		New:        kind.Of[resourcev1.DeviceClass](),
-		Generation: kind.Changed(func(d, old *resourcev1.DeviceClass) bool { return !equality.Semantic.DeepEqual(d.Spec, old.Spec) }),
+		Generation: kind.Changed(func(d, old *resourcev1.DeviceClass) bool { return !object.Equal(&d.Spec, &old.Spec) }),
 		Validate:   kind.Validate(c.deviceClass),
 		ValidateUpdate: kind.ValidateUpdate(func(d, old *resourcev1.DeviceClass) field.ErrorList {
 			return c.knows(old.Spec.Selectors).deviceClass(d)

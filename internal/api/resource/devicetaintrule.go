@@ -3,6 +3,7 @@ package resource
 import (
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,7 +29,7 @@ func deviceTaintRule() *kind.Definition {
 				defaultTaint(now)
 			}
 		}),
-		Generation: kind.Changed(func(r, old *resourcev1.DeviceTaintRule) bool { return !equality.Semantic.DeepEqual(r.Spec, old.Spec) }),
+		Generation: kind.Changed(func(r, old *resourcev1.DeviceTaintRule) bool { return !object.Equal(&r.Spec, &old.Spec) }),
 		Validate:   kind.Validate(validateTaintRule),
 		Columns: kind.Columns{
 			{Name: "Key", Description: taintDoc["key"], Of: kind.Cell(func(r *resourcev1.DeviceTaintRule) any { return r.Spec.Taint.Key })},

@@ -5,8 +5,8 @@ import (
 
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	resourcev1 "k8s.io/api/resource/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -26,7 +26,7 @@ func resourceClaim(c checker) *kind.Definition {
 			return c.claim(&r.Spec.Devices, field.NewPath("spec", "devices"))
 		}),
 		ValidateUpdate: kind.ValidateUpdate(func(r, old *resourcev1.ResourceClaim) field.ErrorList {
-			if equality.Semantic.DeepEqual(r.Spec, old.Spec) {
+			if object.Equal(&r.Spec, &old.Spec) {
 				return nil
 			}
 			return field.ErrorList{field.Invalid(field.NewPath("spec"), nil, check.TextImmutable)}

@@ -3,8 +3,8 @@ package resource
 import (
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	resourcev1 "k8s.io/api/resource/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -24,7 +24,7 @@ func resourceClaimTemplate(c checker) *kind.Definition {
 			return append(errs, c.claim(&t.Spec.Spec.Devices, spec.Child("spec", "devices"))...)
 		}),
 		ValidateUpdate: kind.ValidateUpdate(func(t, old *resourcev1.ResourceClaimTemplate) field.ErrorList {
-			if equality.Semantic.DeepEqual(t.Spec, old.Spec) {
+			if object.Equal(&t.Spec, &old.Spec) {
 				return nil
 			}
 			return field.ErrorList{field.Invalid(field.NewPath("spec"), check.GoNames(t.Spec), check.TextImmutable)}

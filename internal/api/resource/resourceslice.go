@@ -2,8 +2,8 @@ package resource
 
 import (
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	resourcev1 "k8s.io/api/resource/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 )
@@ -23,7 +23,7 @@ func resourceSlice() *kind.Definition {
 			}
 		}),
 		PrepareCreate: kind.Prepare(dropAlpha),
-		Generation:    kind.Changed(func(s, old *resourcev1.ResourceSlice) bool { return !equality.Semantic.DeepEqual(s.Spec, old.Spec) }),
+		Generation:    kind.Changed(func(s, old *resourcev1.ResourceSlice) bool { return !object.Equal(&s.Spec, &old.Spec) }),
 		Validate:      kind.Validate(validateSlice),
 		ValidateUpdate: kind.ValidateUpdate(func(s, old *resourcev1.ResourceSlice) field.ErrorList {
 			return append(validateSlice(s), keepSlice(s, old)...)

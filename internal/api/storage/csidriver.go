@@ -7,8 +7,8 @@ import (
 	"github.com/timonel/timonel/internal/api/podspec"
 	"github.com/timonel/timonel/internal/api/show"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	storagev1 "k8s.io/api/storage/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 )
@@ -36,7 +36,7 @@ func csiDriver() *kind.Definition {
 		Default:   kind.Default(defaultDriver),
 		// Parity: changes are counted, but the count does not begin at 1.
 		PrepareCreate:  kind.Prepare(func(d *storagev1.CSIDriver) { d.Generation = 0 }),
-		Generation:     kind.Changed(func(d, old *storagev1.CSIDriver) bool { return !equality.Semantic.DeepEqual(d.Spec, old.Spec) }),
+		Generation:     kind.Changed(func(d, old *storagev1.CSIDriver) bool { return !object.Equal(&d.Spec, &old.Spec) }),
 		Validate:       kind.Validate(validateDriver),
 		ValidateUpdate: kind.ValidateUpdate(validateDriverUpdate),
 		Warnings:       kind.Warn(warnDriver),

@@ -7,9 +7,9 @@ import (
 
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	storagemigrationv1 "k8s.io/api/storagemigration/v1"
 	storagemigrationv1beta1 "k8s.io/api/storagemigration/v1beta1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -37,7 +37,7 @@ func storageVersionMigration() *kind.Definition {
 		Validate:      kind.Validate(validate),
 		ValidateUpdate: kind.ValidateUpdate(func(m, old *storagemigrationv1.StorageVersionMigration) field.ErrorList {
 			errs := validate(m)
-			if !equality.Semantic.DeepEqual(m.Spec, old.Spec) {
+			if !object.Equal(&m.Spec, &old.Spec) {
 				errs = append(errs, field.Invalid(field.NewPath("spec"), check.GoNames(m.Spec), check.TextImmutable))
 			}
 			return errs
