@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"bytes"
 	"fmt"
 	"reflect"
 	"strings"
@@ -15,19 +16,28 @@ import (
 // Managed fields, the schemas of a CustomResourceDefinition or the status of a Pod are most of their bytes.
 type Part struct {
 	hub     *kind.Definition
-	without [][]protowire.Number
+	without fieldTree
 }
+
+// fieldTree are fields of a message by number: with nothing below, the field itself.
+type fieldTree map[protowire.Number]fieldTree
 
 // NewPart leaves out the fields at paths, which are dotted, with elements of lists meant by their list ("spec.versions.schema"). The kind must be
 // a Go type.
 func NewPart(hub *kind.Definition, paths ...string) (*Part, error) {
-	p := &Part{hub: hub}
+	p := &Part{hub: hub, without: fieldTree{}}
 	for _, path := range paths {
 		numbers, err := fieldNumbers(reflect.TypeOf(hub.New()).Elem(), path)
 		if err != nil {
 			return nil, fmt.Errorf("leave %s out of %s: %w", path, hub.Kind, err)
 		}
-		p.without = append(p.without, numbers)
+		at := p.without
+		for _, n := range numbers {
+			if at[n] == nil {
+				at[n] = fieldTree{}
+			}
+			at = at[n]
+		}
 	}
 	return p, nil
 }
@@ -54,11 +64,7 @@ func (p *Part) Decode(v *watchcache.Version) (object.Object, error) {
 	if v.Err != nil {
 		return nil, v.Err
 	}
-	blob := v.Blob
-	for _, path := range p.without {
-		blob = without(make([]byte, 0, len(blob)), blob, path)
-	}
-	obj, err := decodeMessage(p.hub, blob)
+	obj, err := decodeMessage(p.hub, p.of(v))
 	if err != nil {
 		return nil, err
 	}
@@ -67,8 +73,18 @@ func (p *Part) Decode(v *watchcache.Version) (object.Object, error) {
 	return obj, nil
 }
 
-// without appends a message to out, less the fields at path. What is no message stays as it is, for the decoder to say so.
-func without(out, message []byte, path []protowire.Number) []byte {
+// of is the part's message.
+func (p *Part) of(v *watchcache.Version) []byte {
+	return without(make([]byte, 0, len(v.Blob)), v.Blob, p.without)
+}
+
+// Same reports whether two versions of an object have the same part.
+func (p *Part) Same(a, b *watchcache.Version) bool {
+	return a.Err == nil && b.Err == nil && bytes.Equal(p.of(a), p.of(b))
+}
+
+// without appends a message to out, less some of its fields. What is no message stays as it is, for the decoder to say so.
+func without(out, message []byte, fields fieldTree) []byte {
 	for len(message) > 0 {
 		number, typ, n := protowire.ConsumeTag(message)
 		if n < 0 {
@@ -80,13 +96,13 @@ func without(out, message []byte, path []protowire.Number) []byte {
 		}
 		field := message[:n+m]
 		message = message[n+m:]
-		switch {
-		case number != path[0]:
+		switch below, listed := fields[number]; {
+		case !listed:
 			out = append(out, field...)
-		case len(path) > 1 && typ == protowire.BytesType:
+		case len(below) > 0 && typ == protowire.BytesType:
 			content, _ := protowire.ConsumeBytes(field[n:])
 			out = append(out, field[:n]...)
-			out = protowire.AppendBytes(out, without(nil, content, path[1:]))
+			out = protowire.AppendBytes(out, without(make([]byte, 0, len(content)), content, below))
 		}
 	}
 	return out

@@ -8,6 +8,8 @@ import (
 
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
+	"github.com/timonel/timonel/internal/storage"
+	"github.com/timonel/timonel/internal/storage/watchcache"
 )
 
 // TestPartIsTheObjectWithoutSomeFields, whatever is in the object.
@@ -42,6 +44,22 @@ func TestPartIsTheObjectWithoutSomeFields(t *testing.T) {
 		if _, err := NewPart(pods, path); err == nil {
 			t.Errorf("there is no %q to leave out", path)
 		}
+	}
+}
+
+func TestPartsAreComparedByWhatIsInThem(t *testing.T) {
+	part, err := NewPart(pods, "metadata.resourceVersion", "status.phase")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := func(revision int64, phase corev1.PodPhase, node string) *watchcache.Version {
+		return versionOf(t, pods, &corev1.Pod{Spec: corev1.PodSpec{NodeName: node}, Status: corev1.PodStatus{Phase: phase}}, storage.Revision(revision))
+	}
+	if !part.Same(v(1, "Pending", "n"), v(20, "Running", "n")) {
+		t.Error("what is left out makes a difference")
+	}
+	if part.Same(v(1, "Pending", "n"), v(1, "Pending", "m")) {
+		t.Error("what is in it makes no difference")
 	}
 }
 

@@ -20,7 +20,9 @@ func law[T any](t *testing.T, copied func(*T) *T) {
 	for seed := range int64(60) {
 		fill := func(seed int64, of any) {
 			randfill.NewWithSeed(seed).NilChance(0.4).NumElements(0, 2).MaxDepth(8).Funcs(
-				func(q *resource.Quantity, c randfill.Continue) { *q = *resource.NewMilliQuantity(c.Int63n(5), resource.DecimalSI) },
+				func(q *resource.Quantity, c randfill.Continue) {
+					*q = *resource.NewMilliQuantity(c.Int63n(5), resource.DecimalSI)
+				},
 				func(t *metav1.Time, c randfill.Continue) { *t = metav1.NewTime(time.Unix(c.Int63n(3), 0)) },
 				func(v *apiextensions.JSON, _ randfill.Continue) { v.Raw = []byte(`1`) },
 			).Fill(of)

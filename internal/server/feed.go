@@ -23,13 +23,30 @@ func (f feeds) add(into authz.Feed, resources ...schema.GroupResource) {
 	}
 }
 
+// unseen are fields that no feed looks at: they are not decoded, and a change of them is none. Most changes of pods are of their status.
+var unseen = map[schema.GroupResource][]string{
+	podsResource: {
+		"metadata.labels", "status.conditions", "status.containerStatuses", "status.ephemeralContainerStatuses", "status.hostIP", "status.hostIPs",
+		"status.initContainerStatuses", "status.message", "status.nominatedNodeName", "status.observedGeneration", "status.phase", "status.podIP",
+		"status.podIPs", "status.qosClass", "status.reason", "status.startTime",
+	},
+	nodesResource: {"metadata.labels", "metadata.annotations", "spec", "status"},
+}
+
 // follower is a resource's way from the cache to its feeds.
 type follower struct {
 	definition *kind.Definition
+	part       *codec.Part // of its objects: what feeds look at
 	view       *watchcache.View
 	into       []authz.Feed
 	known      map[string]*watchcache.Version // what has been handed over, so that it can be taken back
 	log        *slog.Logger
+}
+
+func newFollower(d *kind.Definition, view *watchcache.View, into []authz.Feed, log *slog.Logger) (*follower, error) {
+	paths := append([]string{"metadata.managedFields", "metadata.resourceVersion", "metadata.generation"}, unseen[d.GroupResource()]...)
+	part, err := codec.NewPart(d, paths...)
+	return &follower{definition: d, part: part, view: view, into: into, log: log}, err
 }
 
 // load hands over what is there now, takes back what is no longer, and returns a watcher for what comes.
@@ -55,7 +72,11 @@ func (f *follower) load() (*watchcache.Watcher, error) {
 }
 
 func (f *follower) see(v *watchcache.Version) {
+	before := f.known[v.Key()]
 	f.known[v.Key()] = v
+	if before != nil && f.part.Same(before, v) {
+		return
+	}
 	if obj := f.decode(v); obj != nil {
 		f.upsert(obj)
 	}
@@ -102,7 +123,7 @@ func (f *follower) remove(obj object.Object) {
 }
 
 func (f *follower) decode(v *watchcache.Version) object.Object {
-	obj, err := codec.DecodeVersion(f.definition, v)
+	obj, err := f.part.Decode(v)
 	if err != nil {
 		f.log.Error("an object does not decode; it grants nothing", "kind", f.definition.Kind, "namespace", v.Namespace, "name", v.Name, "error", err)
 		return nil

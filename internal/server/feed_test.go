@@ -72,7 +72,10 @@ func TestFollower(t *testing.T) {
 		<-cache.Ready()
 
 		got := seen{}
-		f := &follower{definition: d, view: view, into: []authz.Feed{got}, log: quiet}
+		f, err := newFollower(d, view, []authz.Feed{got}, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
 		w, err := f.load()
 		if err != nil || got.String() != "one" {
 			t.Fatalf("loaded %v, %v", got, err)

@@ -143,7 +143,10 @@ func (s *Server) start(ctx, stop context.Context, background *errgroup.Group) er
 		if d == nil {
 			continue
 		}
-		f := &follower{definition: d, view: s.Engine.View(d), into: into, log: s.Log}
+		f, err := newFollower(d, s.Engine.View(d), into, s.Log)
+		if err != nil {
+			return err
+		}
 		w, err := f.load()
 		if err != nil {
 			return fmt.Errorf("follow %s: %w", resource, err)
