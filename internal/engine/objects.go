@@ -81,7 +81,8 @@ func (o objects) Change(ctx context.Context, resource schema.GroupResource, name
 	}
 	if !options.Raw {
 		result, err := o.e.write(ctx, c, writeOptions{verb: "update", dryRun: options.DryRun, internal: true}, func(old object.Object) (object.Object, error) {
-			return old, change(old)
+			obj := object.Copy(old)
+			return obj, change(obj)
 		})
 		return result.Item.Object, err
 	}

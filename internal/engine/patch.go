@@ -217,7 +217,11 @@ func (e *Engine) apply(ctx context.Context, c *Call, body []byte, options metav1
 		versionText: applied.GetResourceVersion(),
 	}, func(old object.Object) (object.Object, error) {
 		c.Trace.Enter(trace.Decode)
-		return owners.Apply(old, applied.DeepCopy(), options.FieldManager, force, e.Now())
+		obj, err := owners.Apply(old, applied.DeepCopy(), options.FieldManager, force, e.Now())
+		if obj == old && err == nil {
+			obj = object.Copy(old)
+		}
+		return obj, err
 	})
 	if !apierrors.IsNotFound(err) || c.Sub != nil {
 		return result, err

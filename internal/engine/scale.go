@@ -166,11 +166,12 @@ func (e *Engine) writeScale(ctx context.Context, c *Call, o writeOptions, transf
 		if err != nil {
 			return nil, err
 		}
-		if err := c.Sub.Scale.Set(old, scale.Spec.Replicas); err != nil {
+		obj := object.Copy(old)
+		if err := c.Sub.Scale.Set(obj, scale.Spec.Replicas); err != nil {
 			return nil, fmt.Errorf("scale %s: %w", c.Name, err)
 		}
-		old.SetManagedFields(owners)
-		return old, nil
+		obj.SetManagedFields(owners)
+		return obj, nil
 	})
 	if err != nil {
 		return result, err

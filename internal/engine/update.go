@@ -91,8 +91,8 @@ type writeOptions struct {
 }
 
 // write changes one object: read, transform, change, check, commit, again from the
-// start when another write came between. transform gets a copy of the newest object, in
-// the hub's form, and returns what it shall become.
+// start when another write came between. transform gets the newest object, in the hub's form, and
+// returns another one: what it shall become.
 func (e *Engine) write(ctx context.Context, c *Call, o writeOptions, transform func(old object.Object) (object.Object, error)) (Result, error) {
 	d := c.Definition.Hub()
 	fresh := false
@@ -132,7 +132,7 @@ func (e *Engine) writeOnce(ctx context.Context, c *Call, d *kind.Definition, o w
 	if c.Sub != nil {
 		view = c.Sub.View
 	}
-	obj, err := transform(object.Copy(old))
+	obj, err := transform(old)
 	if err != nil {
 		return Result{}, err
 	}
