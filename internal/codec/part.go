@@ -75,35 +75,94 @@ func (p *Part) Decode(v *watchcache.Version) (object.Object, error) {
 
 // of is the part's message.
 func (p *Part) of(v *watchcache.Version) []byte {
-	return without(make([]byte, 0, len(v.Blob)), v.Blob, p.without)
+	return p.without.appendOthers(make([]byte, 0, p.without.sizeOfOthers(v.Blob)), v.Blob)
 }
 
 // Same reports whether two versions of an object have the same part.
 func (p *Part) Same(a, b *watchcache.Version) bool {
-	return a.Err == nil && b.Err == nil && bytes.Equal(p.of(a), p.of(b))
+	return a.Err == nil && b.Err == nil && p.without.sameOthers(a.Blob, b.Blob)
 }
 
-// without appends a message to out, less some of its fields. What is no message stays as it is, for the decoder to say so.
-func without(out, message []byte, fields fieldTree) []byte {
-	for len(message) > 0 {
-		number, typ, n := protowire.ConsumeTag(message)
-		if n < 0 {
-			return append(out, message...)
+// wireField is a field of a message with its tag; content is what it holds if that has a length. What is no field is one without a number, for the
+// decoder to say so.
+type wireField struct {
+	number         protowire.Number
+	tag            int // its length
+	whole, content []byte
+}
+
+// next takes the next field that stays off a message; false at the end.
+func (t fieldTree) next(message *[]byte) (f wireField, ok bool) {
+	for b := *message; len(b) > 0; {
+		number, typ, n := protowire.ConsumeTag(b)
+		m := -1
+		if n > 0 {
+			m = protowire.ConsumeFieldValue(number, typ, b[n:])
 		}
-		m := protowire.ConsumeFieldValue(number, typ, message[n:])
 		if m < 0 {
-			return append(out, message...)
+			*message = nil
+			return wireField{whole: b}, true
 		}
-		field := message[:n+m]
-		message = message[n+m:]
-		switch below, listed := fields[number]; {
-		case !listed:
-			out = append(out, field...)
-		case len(below) > 0 && typ == protowire.BytesType:
-			content, _ := protowire.ConsumeBytes(field[n:])
-			out = append(out, field[:n]...)
-			out = protowire.AppendBytes(out, without(make([]byte, 0, len(content)), content, below))
+		f = wireField{number: number, tag: n, whole: b[:n+m]}
+		b = b[n+m:]
+		below, listed := t[number]
+		if listed && (len(below) == 0 || typ != protowire.BytesType) {
+			continue
+		}
+		if listed {
+			f.content, _ = protowire.ConsumeBytes(f.whole[n:])
+		}
+		*message = b
+		return f, true
+	}
+	*message = nil
+	return f, false
+}
+
+func (t fieldTree) appendOthers(out, message []byte) []byte {
+	for {
+		f, ok := t.next(&message)
+		if !ok {
+			return out
+		}
+		below := t[f.number]
+		if below == nil {
+			out = append(out, f.whole...)
+			continue
+		}
+		out = append(out, f.whole[:f.tag]...)
+		out = protowire.AppendVarint(out, uint64(below.sizeOfOthers(f.content)))
+		out = below.appendOthers(out, f.content)
+	}
+}
+
+func (t fieldTree) sizeOfOthers(message []byte) (size int) {
+	for {
+		f, ok := t.next(&message)
+		if !ok {
+			return size
+		}
+		if below := t[f.number]; below != nil {
+			size += f.tag + protowire.SizeBytes(below.sizeOfOthers(f.content))
+		} else {
+			size += len(f.whole)
 		}
 	}
-	return out
+}
+
+func (t fieldTree) sameOthers(a, b []byte) bool {
+	for {
+		f, more := t.next(&a)
+		g, also := t.next(&b)
+		if !more || !also {
+			return more == also
+		}
+		below := t[f.number]
+		switch {
+		case f.number != g.number,
+			below == nil && !bytes.Equal(f.whole, g.whole),
+			below != nil && !below.sameOthers(f.content, g.content):
+			return false
+		}
+	}
 }
