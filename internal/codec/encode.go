@@ -238,22 +238,36 @@ func (e *Encoder) writeMetadataList(w io.Writer, items []Item, meta metav1.ListM
 // Event encodes one watch event with its framing: a line of JSON, or a length
 // and a protobuf message (Kubernetes API concepts, "Efficient detection of changes").
 func (e *Encoder) Event(eventType string, i Item) ([]byte, error) {
+	return e.AppendEvent(make([]byte, 0, 512), eventType, i)
+}
+
+// AppendEvent is Event behind what is in b already.
+func (e *Encoder) AppendEvent(b []byte, eventType string, i Item) ([]byte, error) {
 	if e.Format.View == Whole && e.Format.Media == JSONMedia {
-		body, err := i.AppendWithType(eventHead(eventType))
+		whole, err := i.AppendWithType(appendEventHead(b, eventType))
 		if err != nil {
-			return nil, err
+			return b, err
 		}
-		return append(body, "}\n"...), nil
+		return append(whole, "}\n"...), nil
+	}
+	if e.Format.View == Whole && e.Format.Media == ProtobufMedia {
+		raw, err := i.Message()
+		if err != nil {
+			return b, err
+		}
+		head := envelopeHead(e.Definition.APIVersion(), e.Definition.Kind, len(raw))
+		b = appendFrameHead(b, eventType, len(head)+len(raw)+len(envelopeTail))
+		return append(append(append(b, head...), raw...), envelopeTail...), nil
 	}
 	f := e.Format
 	f.Pretty = false
 	one := Encoder{Definition: e.Definition, Format: f, Now: e.Now, columnsSent: e.columnsSent}
-	b, err := one.Object(i)
+	encoded, err := one.Object(i)
 	e.columnsSent = true
 	if err != nil {
-		return nil, err
+		return b, err
 	}
-	return e.frame(eventType, b), nil
+	return e.appendFrame(b, eventType, encoded), nil
 }
 
 // Bookmark encodes a BOOKMARK event: an empty object that has only a
@@ -306,27 +320,35 @@ func (e *Encoder) bookmarkTable(meta metav1.ObjectMeta, initialEventsEnd bool) (
 	return one.Object(Item{Definition: e.Definition, Object: obj})
 }
 
-func eventHead(eventType string) []byte {
-	return append(make([]byte, 0, 512), `{"type":"`+eventType+`","object":`...)
+func appendEventHead(b []byte, eventType string) []byte {
+	return append(append(append(b, `{"type":"`...), eventType...), `","object":`...)
 }
 
 // frame puts an encoded object into an event.
 func (e *Encoder) frame(eventType string, encoded []byte) []byte {
+	return e.appendFrame(make([]byte, 0, len(encoded)+64), eventType, encoded)
+}
+
+func (e *Encoder) appendFrame(b []byte, eventType string, encoded []byte) []byte {
 	if e.Format.Media != ProtobufMedia {
-		b := append(eventHead(eventType), bytes.TrimRight(encoded, "\n")...)
+		b = append(appendEventHead(b, eventType), bytes.TrimRight(encoded, "\n")...)
 		return append(b, "}\n"...)
 	}
-	// WatchEvent: type = 1, object = 2 (RawExtension: raw = 1).
-	extension := 1 + protowire.SizeBytes(len(encoded))
+	return append(appendFrameHead(b, eventType, len(encoded)), encoded...)
+}
+
+// appendFrameHead appends a protobuf event up to its object, of which the size is known: a length of four bytes and a
+// WatchEvent, type = 1, object = 2 (RawExtension: raw = 1).
+func appendFrameHead(b []byte, eventType string, object int) []byte {
+	extension := 1 + protowire.SizeBytes(object)
 	size := 1 + protowire.SizeBytes(len(eventType)) + 1 + protowire.SizeBytes(extension)
-	b := make([]byte, 0, 4+size)
 	b = append(b, byte(size>>24), byte(size>>16), byte(size>>8), byte(size))
 	b = protowire.AppendTag(b, 1, protowire.BytesType)
 	b = protowire.AppendString(b, eventType)
 	b = protowire.AppendTag(b, 2, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(extension))
 	b = protowire.AppendTag(b, 1, protowire.BytesType)
-	return protowire.AppendBytes(b, encoded)
+	return protowire.AppendVarint(b, uint64(object))
 }
 
 // ParseRevision reads a resourceVersion; "" is 0.

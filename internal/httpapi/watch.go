@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/timonel/timonel/internal/codec"
@@ -31,6 +32,7 @@ type stream struct {
 	sent     storage.Revision // everything up to here has been told
 	marked   storage.Revision // of the last bookmark
 	bookmark bool             // the client wants bookmarks
+	held     *[]byte          // what is gathered to be sent together; nil: nothing is
 }
 
 func (x *exchange) watch(c *engine.Call) error {
@@ -74,14 +76,7 @@ func (x *exchange) timeout(options metav1.ListOptions) time.Duration {
 func (s *stream) run(limit time.Duration) {
 	start := time.Now()
 	end := start.Add(limit)
-	for _, item := range s.watch.Initial {
-		if !s.event("ADDED", item) {
-			return
-		}
-	}
-	s.watch.Initial = nil
-	s.sent = s.watch.InitialRevision
-	if s.watch.End && !s.mark(true) {
+	if !s.initial() {
 		return
 	}
 	s.x.w.Flush()
@@ -89,6 +84,20 @@ func (s *stream) run(limit time.Duration) {
 	defer cancel()
 	defer context.AfterFunc(s.x.ending, cancel)() // a server that shuts down ends its watches
 	s.follow(ctx, end)
+}
+
+// initial sends what there is already.
+func (s *stream) initial() bool {
+	s.hold()
+	defer s.release()
+	for _, item := range s.watch.Initial {
+		if !s.event("ADDED", item) {
+			return false
+		}
+	}
+	s.watch.Initial = nil
+	s.sent = s.watch.InitialRevision
+	return !s.watch.End || s.mark(true)
 }
 
 func (s *stream) follow(ctx context.Context, end time.Time) {
@@ -106,10 +115,8 @@ func (s *stream) follow(ctx context.Context, end time.Time) {
 		cancel()
 		switch {
 		case err == nil:
-			for _, event := range batch.Events {
-				if !s.change(event) {
-					return
-				}
+			if !s.changes(batch.Events) {
+				return
 			}
 			s.sent = max(s.sent, batch.Revision)
 			if len(batch.Events) > 0 {
@@ -139,14 +146,72 @@ func (s *stream) follow(ctx context.Context, end time.Time) {
 	}
 }
 
-func (s *stream) event(eventType string, item codec.Item) bool {
-	b, err := s.encoder.Event(eventType, item)
+// Events that are at hand together go out together: each write is a hand-over between goroutines, a frame and a TLS record.
+
+// hold begins to gather what is written; release sends it. Between batches a stream holds no memory.
+func (s *stream) hold() { s.held = chunks.Get().(*[]byte) }
+
+func (s *stream) release() {
+	if len(*s.held) > 0 {
+		_, _ = s.x.w.Write(*s.held) // the next write tells that the client is gone
+	}
+	if cap(*s.held) <= 2*bodyChunk {
+		*s.held = (*s.held)[:0]
+		chunks.Put(s.held)
+	}
+	s.held = nil
+}
+
+var chunks = sync.Pool{New: func() any { b := make([]byte, 0, bodyChunk+bodyChunk/4); return &b }}
+
+// write sends bytes, or gathers them, and reports whether the client is there.
+func (s *stream) write(b []byte) bool {
+	if s.held != nil {
+		*s.held = append(*s.held, b...)
+		return s.full()
+	}
+	_, err := s.x.w.Write(b)
+	return err == nil
+}
+
+// full sends what was gathered once it is a chunk.
+func (s *stream) full() bool {
+	if len(*s.held) < bodyChunk {
+		return true
+	}
+	_, err := s.x.w.Write(*s.held)
+	*s.held = (*s.held)[:0]
+	return err == nil
+}
+
+func (s *stream) changes(events []watchcache.Event) bool {
+	if len(events) > 1 {
+		s.hold()
+		defer s.release()
+	}
+	for _, event := range events {
+		if !s.change(event) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *stream) event(eventType string, item codec.Item) (ok bool) {
+	var err error
+	if s.held != nil {
+		*s.held, err = s.encoder.AppendEvent(*s.held, eventType, item)
+		ok = err == nil && s.full()
+	} else {
+		var b []byte
+		if b, err = s.encoder.Event(eventType, item); err == nil {
+			ok = s.write(b)
+		}
+	}
 	if err != nil {
 		s.fail(s.x.Engine.Unreadable(item, err))
-		return false
 	}
-	_, err = s.x.w.Write(b)
-	return err == nil
+	return ok
 }
 
 // sharedFrame is an encoded event that is the same for all watchers who see it in one format.
@@ -173,8 +238,7 @@ func (s *stream) change(event watchcache.Event) bool {
 		frame = &sharedFrame{s.encoder.Definition, s.encoder.Format, b}
 		event.Shared.Offer(frame)
 	}
-	_, err := s.x.w.Write(frame.bytes)
-	return err == nil
+	return s.write(frame.bytes)
 }
 
 func (s *stream) mark(initialEventsEnd bool) bool {
@@ -184,8 +248,7 @@ func (s *stream) mark(initialEventsEnd bool) bool {
 		return false
 	}
 	s.marked = s.sent
-	_, err = s.x.w.Write(b)
-	return err == nil
+	return s.write(b)
 }
 
 // fail ends the stream with an ERROR event.
@@ -195,6 +258,6 @@ func (s *stream) fail(err error) {
 		s.x.Log.Error("encode watch error", "error", encodeErr)
 		return
 	}
-	_, _ = s.x.w.Write(b) // the client may be gone; the stream ends either way
+	s.write(b) // the client may be gone; the stream ends either way
 	s.x.w.Flush()
 }
