@@ -134,13 +134,9 @@ func (e *Encoder) WriteList(w io.Writer, items []Item, meta metav1.ListMeta) err
 }
 
 func (e *Encoder) writeJSONList(w io.Writer, items []Item, meta metav1.ListMeta) error {
-	metadata, err := json.Marshal(meta)
+	head, tail, err := e.listEnds(meta)
 	if err != nil {
 		return err
-	}
-	head := typeHead(e.Definition.APIVersion(), e.Definition.ListKind) + `"metadata":` + string(metadata) + `,"items":[`
-	if IsTree(e.Definition) { // trees are written in the order of their keys
-		head = `{"apiVersion":"` + e.Definition.APIVersion() + `","items":[`
 	}
 	if _, err := io.WriteString(w, head); err != nil {
 		return err
@@ -159,15 +155,24 @@ func (e *Encoder) writeJSONList(w io.Writer, items []Item, meta metav1.ListMeta)
 			return err
 		}
 	}
-	tail := "]}"
-	if IsTree(e.Definition) {
-		if meta.Continue == "" { // Parity: it is there in lists of custom resources; see the corpus, crd/crud
-			metadata = append([]byte(`{"continue":"",`), metadata[1:]...)
-		}
-		tail = `],"kind":"` + e.Definition.ListKind + `","metadata":` + string(metadata) + "}"
-	}
 	_, err = io.WriteString(w, tail)
 	return err
+}
+
+// listEnds is what stands before and behind the items of a JSON list.
+func (e *Encoder) listEnds(meta metav1.ListMeta) (head, tail string, err error) {
+	metadata, err := json.Marshal(meta)
+	if err != nil {
+		return "", "", err
+	}
+	if !IsTree(e.Definition) {
+		return typeHead(e.Definition.APIVersion(), e.Definition.ListKind) + `"metadata":` + string(metadata) + `,"items":[`, "]}", nil
+	}
+	if meta.Continue == "" { // Parity: it is there in lists of custom resources; see the corpus, crd/crud
+		metadata = append([]byte(`{"continue":"",`), metadata[1:]...)
+	}
+	// Trees are written in the order of their keys.
+	return `{"apiVersion":"` + e.Definition.APIVersion() + `","items":[`, `],"kind":"` + e.Definition.ListKind + `","metadata":` + string(metadata) + "}", nil
 }
 
 var comma, newline = []byte{','}, []byte{'\n'}

@@ -110,6 +110,20 @@ func (i *Item) transient() ([]byte, error) {
 	return marshalItem(obj)
 }
 
+// appendJSON appends the item's JSON; what is not kept already is not kept for it.
+func (i *Item) appendJSON(b []byte) ([]byte, error) {
+	if f := forms.load(i); f.json != nil {
+		return append(b, f.json...), nil
+	}
+	if s := shapeFor(i.Definition); s != nil && i.Version.Defaulted.Load() {
+		if longer, err := appendTranscoded(b, s, i.Version.Blob); err == nil {
+			return longer, nil
+		}
+	}
+	text, err := i.storedJSON()
+	return append(b, text...), err
+}
+
 // storedJSON makes the JSON of a stored version, without making the object if that can be avoided.
 func (i *Item) storedJSON() ([]byte, error) {
 	s := shapeFor(i.Definition)

@@ -43,10 +43,10 @@ type property struct {
 type many uint8
 
 const (
-	once   many = iota
-	list        // repeated
-	keyed       // a map: repeated entries of key and value, the value as item says
-	listed      // a value of a map only: a message around a repeated field, for named slices such as ExtraValue
+	once many = iota
+	repeated
+	keyed  // a map: repeated entries of key and value, the value as item says
+	listed // a value of a map only: a message around a repeated field, for named slices such as ExtraValue
 )
 
 // spelling is how one value becomes JSON.
@@ -217,7 +217,7 @@ func (m *property) absence() {
 // wire is the protobuf type of the field.
 func (m *property) wire() protowire.Type {
 	switch {
-	case m.many == list:
+	case m.many == repeated:
 		return m.item.typ
 	case m.many == once && (m.spelling == boolean || m.spelling == int32Number || m.spelling == int64Number):
 		return protowire.VarintType
@@ -273,7 +273,7 @@ func (c *shaper) slice(t reflect.Type) (m property, err error) {
 		return m, errors.Join(err, errShape)
 	}
 	item.typ = item.wire()
-	m.many, m.item = list, &item
+	m.many, m.item = repeated, &item
 	if implements(t, reflect.TypeFor[message]()) {
 		m.many = listed
 	}

@@ -81,6 +81,17 @@ func transcode(s *shape, raw []byte) ([]byte, error) {
 	return bytes.Clone(b), nil
 }
 
+// appendTranscoded appends the JSON of a message.
+func appendTranscoded(b []byte, s *shape, raw []byte) ([]byte, error) {
+	t := transcoders.Get().(*transcoder)
+	defer t.put()
+	longer, err := t.object(b, s, raw)
+	if err != nil {
+		return b, err
+	}
+	return longer, nil
+}
+
 func (t *transcoder) put() {
 	if cap(t.out) > maxKeptOut {
 		return
@@ -125,7 +136,7 @@ func (t *transcoder) members(b []byte, s *shape, raw []byte) (_ []byte, err erro
 		switch m.many {
 		case once:
 			b, err = t.single(b, m, v)
-		case list:
+		case repeated:
 			b, err = t.list(append(b, m.name...), m, v.bytes, m.number)
 		case keyed:
 			b, err = t.mapping(append(b, m.name...), m, v.bytes)

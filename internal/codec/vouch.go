@@ -26,26 +26,28 @@ import (
 
 // prints are of the messages that were vouched for most recently.
 type prints struct {
-	seeds [2]maphash.Seed
 	slots [1024]atomic.Pointer[fingerprint]
 }
 
-// fingerprint tells messages apart: two hashes with seeds that nobody else knows.
+// fingerprint tells bytes apart: two hashes with seeds that nobody else knows.
 type fingerprint [2]uint64
 
-var vouched = &prints{seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}
+var (
+	printSeeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
+	vouched    prints
+)
 
-func (p *prints) of(raw []byte) fingerprint {
-	return fingerprint{maphash.Bytes(p.seeds[0], raw), maphash.Bytes(p.seeds[1], raw)}
+func fingerprintOf(raw []byte) fingerprint {
+	return fingerprint{maphash.Bytes(printSeeds[0], raw), maphash.Bytes(printSeeds[1], raw)}
 }
 
 func (p *prints) add(raw []byte) {
-	f := p.of(raw)
+	f := fingerprintOf(raw)
 	p.slots[f[0]%uint64(len(p.slots))].Store(&f)
 }
 
 func (p *prints) has(raw []byte) bool {
-	f := p.of(raw)
+	f := fingerprintOf(raw)
 	there := p.slots[f[0]%uint64(len(p.slots))].Load()
 	return there != nil && *there == f
 }

@@ -92,7 +92,12 @@ func (x *exchange) sendList(page engine.Page, f codec.Format) error {
 	e := codec.Encoder{Definition: x.request.Definition, Format: f}
 	x.w.Header().Set("Content-Type", f.ContentType(false))
 	out := &body{w: x.w, status: http.StatusOK, compress: acceptsGzip(x.r.Header.Get("Accept-Encoding"))}
-	if err := e.WriteList(out, page.Items, page.Meta); err != nil {
+	write := e.WriteList
+	if out.compress && e.CanStitch(page.Items, minGzip) {
+		out.compressed()
+		write = e.WriteGzipList
+	}
+	if err := write(out, page.Items, page.Meta); err != nil {
 		if x.w.wrote() { // the answer is half out: the connection must show that it broke
 			x.Log.Debug("list was cut short", "path", x.r.URL.Path, "error", err)
 			panic(http.ErrAbortHandler)

@@ -43,7 +43,7 @@ import (
 // front is a front door before an engine in memory. Tokens are user names; the user "nobody" may do nothing, "busy"
 // finds no seat.
 type front struct {
-	*testing.T
+	testing.TB
 	server  *Server
 	handler http.Handler
 	store   *storagetest.Memory
@@ -88,9 +88,9 @@ func (connector) Connect(w http.ResponseWriter, _ *http.Request, q *route.Reques
 	return err
 }
 
-func open(t *testing.T, change func(c *Config)) *front {
+func open(t testing.TB, change func(c *Config)) *front {
 	t.Helper()
-	f := &front{T: t, store: storagetest.NewMemory(), ring: trace.NewRing(64), metrics: metrics.New("v1.37.2", "go", "linux")}
+	f := &front{TB: t, store: storagetest.NewMemory(), ring: trace.NewRing(64), metrics: metrics.New("v1.37.2", "go", "linux")}
 	maps := &kind.Definition{
 		Version: "v1", Kind: "ConfigMap", Plural: "configmaps", Scope: kind.Namespaced, Verbs: kind.Standard, New: kind.Of[corev1.ConfigMap](), CreateOnPut: true,
 		Validate: kind.Validate(func(*corev1.ConfigMap) field.ErrorList {

@@ -93,11 +93,21 @@ func (b *body) Write(p []byte) (int, error) {
 	return b.out.Write(p)
 }
 
+// compressed says that what is written is compressed already.
+func (b *body) compressed() {
+	b.encoded()
+	b.compress = false
+}
+
+func (b *body) encoded() {
+	b.w.Header().Set("Content-Encoding", "gzip")
+	b.w.Header().Add("Vary", "Accept-Encoding")
+}
+
 // begin starts a large answer.
 func (b *body) begin() error {
 	if b.compress {
-		b.w.Header().Set("Content-Encoding", "gzip")
-		b.w.Header().Add("Vary", "Accept-Encoding")
+		b.encoded()
 		b.gz = gzips.Get().(*gzip.Writer)
 		b.gz.Reset(b.w)
 		b.out = b.gz
