@@ -23,7 +23,8 @@ type Encoder struct {
 	Format     Format
 	Now        func() time.Time // for ages in tables; default time.Now
 
-	columnsSent bool // the first table of a stream carried them
+	columnsSent bool   // the first table of a stream carried them
+	partialHead string // the beginning of a PartialObjectMetadata; "": not made yet
 }
 
 // Object encodes a single item.

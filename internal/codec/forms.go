@@ -2,12 +2,12 @@ package codec
 
 import (
 	"bytes"
+	"encoding/json"
 	"sync"
 	"weak"
 
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/storage/watchcache"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // maxForms bounds the bytes of what is derived from stored versions and kept beside them.
@@ -22,8 +22,9 @@ var forms = formCache{limit: maxForms}
 type form struct {
 	definition *kind.Definition
 	json       []byte // list item
+	metaEnd    int    // of its first member, the metadata, in json; 0: not known
 	shared     bool   // json is the version's blob: a custom resource that its schema leaves as it is
-	metadata   []byte // metadata alone, JSON
+	metadata   []byte // metadata alone, JSON, where it is dear to make
 	row        *row
 	note       *note // of the cache that keeps it
 }
@@ -35,15 +36,20 @@ type note struct {
 	size    int
 }
 
-// row is the cells of a table row, those that depend on the time of the request unresolved.
+// row is a table row up to its object, as JSON, with gaps for the cells that depend on the time of the request.
 type row struct {
-	cells      []any
-	conditions []metav1.TableRowCondition
+	text []byte
+	gaps []gap
 }
 
-// cellSize and formSize are about what a cell and a form without its contents cost in memory, for the bound.
+type gap struct {
+	at   int // in the text
+	cell kind.Dated
+}
+
+// gapSize and formSize are about what a gap with its cell and a form without its contents cost in memory, for the bound.
 const (
-	cellSize = 48
+	gapSize  = 96
 	formSize = 224
 )
 
@@ -53,7 +59,7 @@ func (f *form) size() int {
 		n += len(f.json)
 	}
 	if f.row != nil {
-		n += cellSize * len(f.row.cells)
+		n += len(f.row.text) + gapSize*len(f.row.gaps)
 	}
 	return n
 }
@@ -82,7 +88,7 @@ func (c *formCache) jsonOf(i *Item) (_ []byte, err error) {
 	if f.json != nil {
 		return f.json, nil
 	}
-	if f.json, err = i.storedJSON(); err != nil {
+	if f.json, f.metaEnd, err = i.storedJSON(); err != nil {
 		return nil, err
 	}
 	if i.tree() && bytes.Equal(f.json, i.Version.Blob) {
@@ -93,12 +99,16 @@ func (c *formCache) jsonOf(i *Item) (_ []byte, err error) {
 }
 
 // metadataOf returns the metadata of an item that is a stored version, as JSON.
-func (c *formCache) metadataOf(i *Item) (_ []byte, err error) {
+func (c *formCache) metadataOf(i *Item) ([]byte, error) {
 	f := c.load(i)
 	if f.metadata != nil {
 		return f.metadata, nil
 	}
-	if f.metadata, err = i.storedMetadata(); err != nil {
+	p, err := i.Metadata("v1")
+	if err != nil {
+		return nil, err
+	}
+	if f.metadata, err = json.Marshal(&p.ObjectMeta); err != nil {
 		return nil, err
 	}
 	c.keep(i.Version, &f)
@@ -115,7 +125,9 @@ func (c *formCache) rowOf(i *Item, columns kind.Columns) (*row, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.row = makeRow(i.Definition, columns, obj)
+	if f.row, err = makeRow(i.Definition, columns, obj); err != nil {
+		return nil, err
+	}
 	c.keep(i.Version, &f)
 	return f.row, nil
 }

@@ -96,7 +96,8 @@ func (i *Item) transient() ([]byte, error) {
 			return i.Version.Blob, nil
 		}
 		if i.Version.Defaulted.Load() {
-			return i.storedJSON()
+			text, _, err := i.storedJSON()
+			return text, err
 		}
 		var err error
 		if hub, err = DecodeVersion(i.Definition.Hub(), i.Version); err != nil {
@@ -120,42 +121,58 @@ func (i *Item) appendJSON(b []byte) ([]byte, error) {
 			return longer, nil
 		}
 	}
-	text, err := i.storedJSON()
+	text, _, err := i.storedJSON()
 	return append(b, text...), err
 }
 
-// storedJSON makes the JSON of a stored version, without making the object if that can be avoided.
-func (i *Item) storedJSON() ([]byte, error) {
+// storedJSON makes the JSON of a stored version, without making the object if that can be avoided, and tells
+// where the metadata in it ends, if it knows.
+func (i *Item) storedJSON() (text []byte, metaEnd int, err error) {
 	s := shapeFor(i.Definition)
 	if s != nil && i.Version.Defaulted.Load() {
-		if b, err := transcode(s, i.Version.Blob); err == nil {
-			return b, nil
+		if text, metaEnd, err = transcode(s, i.Version.Blob); err == nil {
+			if !bytes.HasPrefix(text, []byte(metadataMember)) {
+				metaEnd = 0
+			}
+			return text, metaEnd, nil
 		}
 	}
 	only := Item{Definition: i.Definition, Version: i.Version}
 	obj, err := only.Decoded()
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if s != nil && hasDefaults(obj, i.Version) {
 		i.Version.Defaulted.Store(true)
 	}
-	return marshalItem(obj)
+	text, err = marshalItem(obj)
+	return text, 0, err
 }
 
-// storedMetadata makes the JSON of a stored version's metadata.
-func (i *Item) storedMetadata() ([]byte, error) {
+// appendMetadata appends the item's metadata as JSON.
+func (i *Item) appendMetadata(b []byte) ([]byte, error) {
+	if i.Version == nil || i.Object != nil {
+		p, err := i.Metadata("v1")
+		if err != nil {
+			return b, err
+		}
+		meta, err := json.Marshal(&p.ObjectMeta)
+		return append(b, meta...), err
+	}
+	if f := forms.load(i); f.metaEnd > 0 {
+		return append(b, f.json[len(metadataMember):f.metaEnd]...), nil
+	}
 	if raw, ok := i.rawMetadata(); ok {
-		if b, err := transcode(metaShape(), raw); err == nil {
-			return b, nil
+		if longer, err := appendTranscoded(b, metaShape(), raw); err == nil {
+			return longer, nil
 		}
 	}
-	p, err := i.Metadata("v1")
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(&p.ObjectMeta)
+	meta, err := forms.metadataOf(i)
+	return append(b, meta...), err
 }
+
+// metadataMember begins every object of a Go type, as a list item.
+const metadataMember = `{"metadata":`
 
 // marshalItem encodes an object as a list item: Go types lose their type.
 func marshalItem(obj object.Object) ([]byte, error) {

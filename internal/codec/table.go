@@ -1,8 +1,10 @@
 package codec
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/timonel/timonel/internal/kind"
@@ -67,16 +69,57 @@ func (e *Encoder) tableHead(columns kind.Columns, meta metav1.ListMeta) ([]byte,
 
 func (e *Encoder) viewAPIVersion() string { return metav1.GroupName + "/" + e.Format.ViewVersion }
 
-// makeRow makes the cells of an object, which is the hub's.
-func makeRow(d *kind.Definition, columns kind.Columns, obj object.Object) *row {
-	r := &row{cells: make([]any, len(columns))}
-	for c := range columns {
-		r.cells[c] = columns[c].Of(obj)
+// makeRow makes the row of an object, which is the hub's.
+func makeRow(d *kind.Definition, columns kind.Columns, obj object.Object) (*row, error) {
+	r := &row{}
+	b := append(make([]byte, 0, 256), `{"cells":[`...)
+	var err error
+	for n := range columns {
+		if n > 0 {
+			b = append(b, ',')
+		}
+		cell := columns[n].Of(obj)
+		if dated, ok := cell.(kind.Dated); ok {
+			r.gaps = append(r.gaps, gap{len(b), dated})
+		} else if b, err = appendCell(b, cell); err != nil {
+			return nil, err
+		}
 	}
+	b = append(b, ']')
 	if d.Conditions != nil {
-		r.conditions = d.Conditions(obj)
+		if conditions := d.Conditions(obj); len(conditions) > 0 {
+			text, err := json.Marshal(conditions)
+			if err != nil {
+				return nil, err
+			}
+			b = append(append(b, `,"conditions":`...), text...)
+		}
 	}
-	return r
+	r.text = bytes.Clone(b)
+	return r, nil
+}
+
+func appendCell(b []byte, cell any) ([]byte, error) {
+	switch v := cell.(type) {
+	case string:
+		return appendText(b, []byte(v)), nil
+	case int64:
+		return strconv.AppendInt(b, v, 10), nil
+	}
+	text, err := json.Marshal(cell)
+	return append(b, text...), err
+}
+
+// append appends the row as it is seen at a time.
+func (r *row) append(b []byte, now time.Time) (_ []byte, err error) {
+	at := 0
+	for _, g := range r.gaps {
+		if b, err = appendCell(append(b, r.text[at:g.at]...), g.cell.At(now)); err != nil {
+			return b, err
+		}
+		at = g.at
+	}
+	return append(b, r.text[at:]...), nil
 }
 
 func (e *Encoder) rowOf(i *Item, columns kind.Columns) (*row, error) {
@@ -87,7 +130,7 @@ func (e *Encoder) rowOf(i *Item, columns kind.Columns) (*row, error) {
 	if err != nil {
 		return nil, err
 	}
-	return makeRow(e.Definition, columns, obj), nil
+	return makeRow(e.Definition, columns, obj)
 }
 
 func (e *Encoder) appendRow(b []byte, columns kind.Columns, i *Item, now time.Time) ([]byte, error) {
@@ -95,27 +138,8 @@ func (e *Encoder) appendRow(b []byte, columns kind.Columns, i *Item, now time.Ti
 	if err != nil {
 		return nil, err
 	}
-	b = append(b, `{"cells":[`...)
-	for n, cell := range r.cells {
-		if n > 0 {
-			b = append(b, ',')
-		}
-		if dated, ok := cell.(kind.Dated); ok {
-			cell = dated.At(now)
-		}
-		text, err := json.Marshal(cell)
-		if err != nil {
-			return nil, err
-		}
-		b = append(b, text...)
-	}
-	b = append(b, ']')
-	if len(r.conditions) > 0 {
-		text, err := json.Marshal(r.conditions)
-		if err != nil {
-			return nil, err
-		}
-		b = append(append(b, `,"conditions":`...), text...)
+	if b, err = r.append(b, now); err != nil {
+		return nil, err
 	}
 	b = append(b, `,"object":`...)
 	switch e.Format.IncludeObject {
@@ -131,20 +155,9 @@ func (e *Encoder) appendRow(b []byte, columns kind.Columns, i *Item, now time.Ti
 
 // appendMetadata appends an item as PartialObjectMetadata.
 func (e *Encoder) appendMetadata(b []byte, i *Item) ([]byte, error) {
-	var meta []byte
-	var err error
-	if i.Version != nil && i.Object == nil {
-		meta, err = forms.metadataOf(i)
-	} else {
-		var p *metav1.PartialObjectMetadata
-		if p, err = i.Metadata(e.Format.ViewVersion); err == nil {
-			meta, err = json.Marshal(&p.ObjectMeta)
-		}
+	if e.partialHead == "" {
+		e.partialHead = typeHead(e.viewAPIVersion(), "PartialObjectMetadata") + `"metadata":`
 	}
-	if err != nil {
-		return nil, err
-	}
-	b = append(b, typeHead(e.viewAPIVersion(), "PartialObjectMetadata")...)
-	b = append(append(b, `"metadata":`...), meta...)
-	return append(b, '}'), nil
+	b, err := i.appendMetadata(append(b, e.partialHead...))
+	return append(b, '}'), err
 }

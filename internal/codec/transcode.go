@@ -38,6 +38,7 @@ type transcoder struct {
 	found   []found // a stack: the fields of the messages that are being written
 	entries []entry // a stack as well, of map entries
 	depth   int
+	first   int // where the first member of the outermost message ends
 }
 
 // found is where a field lies in its message.
@@ -70,15 +71,15 @@ const maxKeptOut = 1 << 20
 
 var transcoders = sync.Pool{New: func() any { return &transcoder{out: make([]byte, 0, 16<<10)} }}
 
-// transcode returns the JSON of a message.
-func transcode(s *shape, raw []byte) ([]byte, error) {
+// transcode returns the JSON of a message, and where in it the first member ends.
+func transcode(s *shape, raw []byte) (text []byte, first int, err error) {
 	t := transcoders.Get().(*transcoder)
 	defer t.put()
 	b, err := t.object(t.out, s, raw)
 	if t.out = b[:0]; err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return bytes.Clone(b), nil
+	return bytes.Clone(b), t.first, nil
 }
 
 // appendTranscoded appends the JSON of a message.
@@ -96,7 +97,7 @@ func (t *transcoder) put() {
 	if cap(t.out) > maxKeptOut {
 		return
 	}
-	t.found, t.entries, t.depth = t.found[:0], t.entries[:0], 0
+	t.found, t.entries, t.depth, t.first = t.found[:0], t.entries[:0], 0, 0
 	transcoders.Put(t)
 }
 
@@ -143,6 +144,9 @@ func (t *transcoder) members(b []byte, s *shape, raw []byte) (_ []byte, err erro
 		}
 		if err != nil {
 			return b, err
+		}
+		if i == 0 && t.depth == 1 {
+			t.first = len(b) - 1
 		}
 	}
 	t.found = t.found[:base]
