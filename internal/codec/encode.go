@@ -112,9 +112,9 @@ func (e *Encoder) WriteList(w io.Writer, items []Item, meta metav1.ListMeta) err
 	}
 	switch {
 	case e.Format.Media == ProtobufMedia && e.Format.View == AsMetadata:
-		return e.writeMessages(w, e.viewAPIVersion(), "PartialObjectMetadataList", items, meta, (*Item).metadataMessage)
+		return e.writeMessages(w, e.viewAPIVersion(), "PartialObjectMetadataList", items, meta, metadataMessage)
 	case e.Format.Media == ProtobufMedia:
-		return e.writeMessages(w, e.Definition.APIVersion(), e.Definition.ListKind, items, meta, (*Item).Message)
+		return e.writeMessages(w, e.Definition.APIVersion(), e.Definition.ListKind, items, meta, wholeMessage)
 	case e.Format.Media == YAMLMedia || e.Format.Pretty:
 		var b bytes.Buffer
 		if err := write(&b, items, meta); err != nil {
@@ -180,20 +180,20 @@ var comma, newline = []byte{','}, []byte{'\n'}
 
 // writeMessages writes a protobuf list: every list kind of the API has its
 // metadata in field 1 and its items in field 2.
-func (e *Encoder) writeMessages(w io.Writer, apiVersion, kindName string, items []Item, meta metav1.ListMeta, messageOf func(*Item) ([]byte, error)) error {
+func (e *Encoder) writeMessages(w io.Writer, apiVersion, kindName string, items []Item, meta metav1.ListMeta, messageOf func(*Item) (wrapped, error)) error {
 	rawMeta, err := meta.Marshal()
 	if err != nil {
 		return err
 	}
 	head := protowire.AppendTag(nil, 1, protowire.BytesType)
 	head = protowire.AppendBytes(head, rawMeta)
-	bodies := make([][]byte, len(items))
+	messages := make([]wrapped, len(items))
 	size := len(head)
 	for n := range items {
-		if bodies[n], err = messageOf(&items[n]); err != nil {
+		if messages[n], err = messageOf(&items[n]); err != nil {
 			return err
 		}
-		size += protowire.SizeTag(2) + protowire.SizeBytes(len(bodies[n]))
+		size += protowire.SizeTag(2) + protowire.SizeBytes(messages[n].size())
 	}
 	if _, err := w.Write(envelopeHead(apiVersion, kindName, size)); err != nil {
 		return err
@@ -201,18 +201,58 @@ func (e *Encoder) writeMessages(w io.Writer, apiVersion, kindName string, items 
 	if _, err := w.Write(head); err != nil {
 		return err
 	}
-	var tag [11]byte
-	for _, body := range bodies {
-		b := protowire.AppendTag(tag[:0], 2, protowire.BytesType)
-		if _, err := w.Write(protowire.AppendVarint(b, uint64(len(body)))); err != nil {
+	var tags [24]byte
+	for _, m := range messages {
+		b := protowire.AppendTag(tags[:0], 2, protowire.BytesType)
+		b = protowire.AppendVarint(b, uint64(m.size()))
+		if _, err := w.Write(m.appendHead(b)); err != nil {
 			return err
 		}
-		if _, err := w.Write(body); err != nil {
+		if _, err := w.Write(m.raw); err != nil {
 			return err
 		}
 	}
 	_, err = w.Write(envelopeTail)
 	return err
+}
+
+// wrapped is a message, or, with metadata, what a message has in its only field, the metadata.
+type wrapped struct {
+	raw      []byte
+	metadata bool
+}
+
+func (m wrapped) size() int {
+	if m.metadata {
+		return protowire.SizeTag(metadataField) + protowire.SizeBytes(len(m.raw))
+	}
+	return len(m.raw)
+}
+
+// appendHead appends what comes before raw.
+func (m wrapped) appendHead(b []byte) []byte {
+	if !m.metadata {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, metadataField, protowire.BytesType), uint64(len(m.raw)))
+}
+
+func wholeMessage(i *Item) (wrapped, error) {
+	raw, err := i.Message()
+	return wrapped{raw: raw}, err
+}
+
+// metadataMessage is an item as a PartialObjectMetadata message.
+func metadataMessage(i *Item) (wrapped, error) {
+	if raw, ok := i.rawMetadata(); ok {
+		return wrapped{raw, true}, nil
+	}
+	p, err := i.Metadata("v1")
+	if err != nil {
+		return wrapped{}, err
+	}
+	raw, err := p.Marshal()
+	return wrapped{raw: raw}, err
 }
 
 func (e *Encoder) writeMetadataList(w io.Writer, items []Item, meta metav1.ListMeta) error {

@@ -9,7 +9,6 @@ import (
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	"github.com/timonel/timonel/internal/storage/watchcache"
-	"google.golang.org/protobuf/encoding/protowire"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -247,19 +246,6 @@ func (i *Item) rawMetadata() ([]byte, bool) {
 		return nil, false
 	}
 	return lookup(i.Version.Blob, metadataField)
-}
-
-// metadataMessage returns the item as a PartialObjectMetadata message: field 1 is all it has.
-func (i *Item) metadataMessage() ([]byte, error) {
-	if raw, ok := i.rawMetadata(); ok {
-		b := make([]byte, 0, len(raw)+6)
-		return protowire.AppendBytes(protowire.AppendTag(b, metadataField, protowire.BytesType), raw), nil
-	}
-	p, err := i.Metadata("v1")
-	if err != nil {
-		return nil, err
-	}
-	return p.Marshal()
 }
 
 // Metadata returns the item as PartialObjectMetadata. Of a stored version only the
