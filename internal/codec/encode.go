@@ -28,7 +28,10 @@ type Encoder struct {
 }
 
 // Object encodes a single item.
-func (e *Encoder) Object(i Item) ([]byte, error) {
+func (e *Encoder) Object(i Item) ([]byte, error) { return e.AppendObject(nil, i) }
+
+// AppendObject is Object, in b if there is room: what is in b goes.
+func (e *Encoder) AppendObject(b []byte, i Item) ([]byte, error) {
 	switch e.Format.View {
 	case AsTable:
 		var table bytes.Buffer
@@ -48,9 +51,9 @@ func (e *Encoder) Object(i Item) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		return Envelope(e.Definition.APIVersion(), e.Definition.Kind, raw), nil
+		return appendEnvelope(b[:0], e.Definition.APIVersion(), e.Definition.Kind, raw), nil
 	}
-	b, err := i.AppendWithType(nil)
+	b, err := i.AppendWithType(b[:0])
 	if err != nil {
 		return nil, err
 	}
@@ -301,9 +304,9 @@ func (e *Encoder) AppendEvent(b []byte, eventType string, i Item) ([]byte, error
 		if err != nil {
 			return b, err
 		}
-		head := envelopeHead(e.Definition.APIVersion(), e.Definition.Kind, len(raw))
-		b = appendFrameHead(b, eventType, len(head)+len(raw)+len(envelopeTail))
-		return append(append(append(b, head...), raw...), envelopeTail...), nil
+		apiVersion, kindName := e.Definition.APIVersion(), e.Definition.Kind
+		b = appendFrameHead(b, eventType, envelopeSize(apiVersion, kindName, len(raw)))
+		return appendEnvelope(b, apiVersion, kindName, raw), nil
 	}
 	f := e.Format
 	f.Pretty = false

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strings"
+	"slices"
 
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
@@ -207,11 +207,13 @@ func (i *Item) AppendWithType(b []byte) ([]byte, error) {
 }
 
 func appendTyped(b []byte, apiVersion, kindName string, body []byte) []byte {
-	head := typeHead(apiVersion, kindName)
+	b = slices.Grow(b, len(`{"kind":"","apiVersion":"",}`)+len(kindName)+len(apiVersion)+len(body)+len("}\n"))
+	b = append(append(append(b, `{"kind":"`...), kindName...), `","apiVersion":"`...)
+	b = append(append(b, apiVersion...), '"')
 	if len(body) == 2 { // {}
-		return append(append(b, strings.TrimSuffix(head, ",")...), '}')
+		return append(b, '}')
 	}
-	return append(append(b, head...), body[1:]...)
+	return append(append(b, ','), body[1:]...)
 }
 
 // EncodeDecoded returns the JSON, with its type, of an object that is in the version of the

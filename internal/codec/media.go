@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -62,6 +64,29 @@ type acceptClause struct {
 	mediaType string
 	params    map[string]string
 	q         float64
+}
+
+// maxAccepts bounds the Accept headers that are remembered, and maxAccept their length: clients have one or two each.
+const (
+	maxAccepts = 256
+	maxAccept  = 512
+)
+
+var accepts struct {
+	read  sync.Map // header → []acceptClause, not to be changed
+	count atomic.Int32
+}
+
+// acceptOf is parseAccept with a memory.
+func acceptOf(header string) []acceptClause {
+	if known, ok := accepts.read.Load(header); ok {
+		return known.([]acceptClause)
+	}
+	clauses := parseAccept(header)
+	if len(header) <= maxAccept && accepts.count.Load() < maxAccepts && accepts.count.Add(1) <= maxAccepts {
+		accepts.read.Store(strings.Clone(header), clauses)
+	}
+	return clauses
 }
 
 // parseAccept reads an Accept header (RFC 9110, section 12.5.1), best first. Ranges
@@ -144,7 +169,7 @@ func NotAcceptable(message string) error {
 
 // Negotiate chooses the format of the answer from an Accept header.
 func Negotiate(accept string, offer Offer) (Format, error) {
-	clauses := parseAccept(accept)
+	clauses := acceptOf(accept)
 	if len(clauses) == 0 {
 		if strings.TrimSpace(accept) != "" {
 			return Format{}, notAcceptable(offer)
@@ -219,7 +244,7 @@ func viewOf(params map[string]string, views bool) (View, bool) {
 // CheckListView refuses the metadata view that does not fit: a list of a single
 // object, or the other way round. goType is what the reference names the object in the text.
 func CheckListView(accept string, list bool, goType string) error {
-	for _, c := range parseAccept(accept) {
+	for _, c := range acceptOf(accept) {
 		if _, ok := mediaOf(c.mediaType); !ok {
 			continue
 		}

@@ -30,11 +30,13 @@ var ErrNotEnvelope = errors.New("value is not a Kubernetes protobuf envelope")
 // envelopeHead is the envelope up to the raw message: magic, typeMeta, and the
 // tag and length of raw.
 func envelopeHead(apiVersion, kindName string, rawLength int) []byte {
-	inner := 2 + len(apiVersion) + 2 + len(kindName)
-	b := make([]byte, 0, len(magic)+2+inner+12)
+	return appendEnvelopeHead(make([]byte, 0, len(magic)+len(apiVersion)+len(kindName)+24), apiVersion, kindName, rawLength)
+}
+
+func appendEnvelopeHead(b []byte, apiVersion, kindName string, rawLength int) []byte {
 	b = append(b, magic...)
 	b = protowire.AppendTag(b, 1, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(protowire.SizeTag(1)+protowire.SizeBytes(len(apiVersion))+protowire.SizeTag(2)+protowire.SizeBytes(len(kindName))))
+	b = protowire.AppendVarint(b, uint64(typeSize(apiVersion, kindName)))
 	b = protowire.AppendTag(b, 1, protowire.BytesType)
 	b = protowire.AppendString(b, apiVersion)
 	b = protowire.AppendTag(b, 2, protowire.BytesType)
@@ -43,14 +45,27 @@ func envelopeHead(apiVersion, kindName string, rawLength int) []byte {
 	return protowire.AppendVarint(b, uint64(rawLength))
 }
 
+// typeSize is the size of a TypeMeta message.
+func typeSize(apiVersion, kindName string) int {
+	return protowire.SizeTag(1) + protowire.SizeBytes(len(apiVersion)) + protowire.SizeTag(2) + protowire.SizeBytes(len(kindName))
+}
+
+// envelopeSize is the size of an envelope with a message of a length.
+func envelopeSize(apiVersion, kindName string, rawLength int) int {
+	return len(magic) + protowire.SizeTag(1) + protowire.SizeBytes(typeSize(apiVersion, kindName)) +
+		protowire.SizeTag(2) + protowire.SizeBytes(rawLength) + len(envelopeTail)
+}
+
 // envelopeTail is contentEncoding and contentType, both empty and always present.
 var envelopeTail = []byte{0x1a, 0, 0x22, 0}
 
 // Envelope wraps a protobuf message.
 func Envelope(apiVersion, kindName string, raw []byte) []byte {
-	head := envelopeHead(apiVersion, kindName, len(raw))
-	b := make([]byte, 0, len(head)+len(raw)+len(envelopeTail))
-	return append(append(append(b, head...), raw...), envelopeTail...)
+	return appendEnvelope(make([]byte, 0, envelopeSize(apiVersion, kindName, len(raw))), apiVersion, kindName, raw)
+}
+
+func appendEnvelope(b []byte, apiVersion, kindName string, raw []byte) []byte {
+	return append(append(appendEnvelopeHead(b, apiVersion, kindName, len(raw)), raw...), envelopeTail...)
 }
 
 // OpenEnvelope returns what an envelope holds. raw shares memory with value.

@@ -58,7 +58,7 @@ func (e *Engine) Get(ctx context.Context, c *Call, options metav1.GetOptions) (c
 // wait makes sure that the cache shows what a read with this resourceVersion
 // must see.
 func (e *Engine) wait(ctx context.Context, text string, at storage.Revision) error {
-	if text == "0" {
+	if text == "0" || text == "" && e.Cache.IsFresh(ctx) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, freshnessWait)

@@ -51,27 +51,49 @@ func (x *exchange) pretty() bool {
 // send writes an encoded answer.
 func (x *exchange) send(status int, contentType string, b []byte) {
 	h := x.w.Header()
-	h.Set("Content-Type", contentType)
+	h["Content-Type"] = headerOf(contentType)
 	if len(b) >= minGzip && acceptsGzip(x.r.Header.Get("Accept-Encoding")) {
 		out := &body{w: x.w, status: status, compress: true}
 		_, _ = out.Write(b) // a client that went away is not our error
 		_ = out.Close()
 		return
 	}
-	h.Set("Content-Length", strconv.Itoa(len(b)))
+	h["Content-Length"] = []string{strconv.Itoa(len(b))}
 	x.w.WriteHeader(status)
 	_, _ = x.w.Write(b)
 }
+
+// headerOf is the value of a Content-Type header; the usual ones are made once.
+func headerOf(contentType string) []string {
+	for _, known := range contentTypes {
+		if known[0] == contentType {
+			return known
+		}
+	}
+	return []string{contentType}
+}
+
+var contentTypes = func() (known [][]string) {
+	for _, m := range []codec.Media{codec.JSONMedia, codec.ProtobufMedia, codec.YAMLMedia} {
+		known = append(known, []string{codec.Format{Media: m}.ContentType(false)})
+	}
+	return known
+}()
 
 // sendItem answers with one object.
 func (x *exchange) sendItem(status int, item codec.Item, f codec.Format) error {
 	x.record.Enter(trace.Answer)
 	e := codec.Encoder{Definition: item.Definition, Format: f}
-	b, err := e.Object(item)
+	out := chunks.Get().(*[]byte)
+	b, err := e.AppendObject((*out)[:0], item)
 	if err != nil {
 		return err
 	}
 	x.send(status, f.ContentType(false), b)
+	if cap(b) <= 2*bodyChunk { // written, so that nobody needs it any more
+		*out = b[:0]
+		chunks.Put(out)
+	}
 	return nil
 }
 

@@ -7,7 +7,6 @@ package httpapi
 
 import (
 	"context"
-
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -133,6 +132,7 @@ func (s *Server) Idle() <-chan struct{} {
 type exchange struct {
 	*Server
 	w       *writer
+	own     writer // what w points to
 	r       *http.Request
 	ctx     context.Context
 	request route.Request
@@ -179,18 +179,29 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // accept: the request is counted, gets an audit id and a record.
 func (s *Server) accept(w http.ResponseWriter, r *http.Request) *exchange {
 	s.running.add(1)
-	x := &exchange{Server: s, w: &writer{ResponseWriter: w}, r: r, record: &trace.Record{}}
+	x := &exchange{Server: s, own: writer{ResponseWriter: w}, r: r, record: &trace.Record{}}
+	x.w = &x.own
 	x.record.Begin(time.Now())
-	x.record.Method, x.record.Path, x.record.Agent = r.Method, r.URL.RequestURI(), r.UserAgent()
+	x.record.Method, x.record.Path, x.record.Agent = r.Method, requestURI(r), r.UserAgent()
 	x.record.AuditID = r.Header.Get("Audit-Id")
 	if x.record.AuditID == "" {
 		x.record.AuditID = string(uuid.NewUUID())
 	}
 	h := w.Header()
-	h.Set("Audit-Id", x.record.AuditID)
-	h.Set("Cache-Control", "no-cache, private")
+	h["Audit-Id"] = []string{x.record.AuditID}
+	h["Cache-Control"] = noCache
 	return x
 }
+
+// requestURI is what the client asked for, path and query.
+func requestURI(r *http.Request) string {
+	if r.RequestURI != "" {
+		return r.RequestURI
+	}
+	return r.URL.RequestURI()
+}
+
+var noCache = []string{"no-cache, private"} // the same for all, so that a request need not make it
 
 // locate: the URL becomes a request; what has an end gets a deadline.
 func (x *exchange) locate() error {

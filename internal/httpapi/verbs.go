@@ -57,6 +57,9 @@ func (x *exchange) call() *engine.Call {
 	if q.Definition.Scope == kind.Cluster {
 		c.Namespace = ""
 	}
+	if x.request.Verb == "get" || x.request.Verb == "list" || x.request.Verb == "watch" {
+		return c // nothing is admitted, nobody asks who it is
+	}
 	c.MayCreate = func(ctx context.Context) error {
 		a := x.attributes()
 		a.Verb = "create"

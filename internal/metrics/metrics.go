@@ -31,6 +31,8 @@ type Requests struct {
 	seconds  *prometheus.HistogramVec
 	long     *prometheus.GaugeVec
 	inFlight *prometheus.GaugeVec
+	reading  running // of inFlight
+	writing  running
 	counted  sync.Map // labels → *counters
 }
 
@@ -64,6 +66,7 @@ func New(gitVersion, goVersion, platform string) *Requests {
 			Name: "apiserver_current_inflight_requests", Help: "[STABLE] Requests that run now, reading and writing.",
 		}, []string{"request_kind"}),
 	}
+	r.reading, r.writing = newRunning(r.inFlight.WithLabelValues("readOnly")), newRunning(r.inFlight.WithLabelValues("mutating"))
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "kubernetes_build_info", Help: "[ALPHA] The version of the API that is served.",
 	}, []string{"git_version", "go_version", "platform", "major", "minor"})
@@ -93,19 +96,30 @@ func (r *Requests) Begin(rec *trace.Record) (done func()) {
 		g.Inc()
 		return g.Dec
 	}
-	g := r.inFlight.WithLabelValues(requestKind(rec.Verb))
-	g.Inc()
-	return g.Dec
+	now := &r.reading
+	if mutates(rec.Verb) {
+		now = &r.writing
+	}
+	now.gauge.Inc()
+	return now.done
 }
+
+// running is a gauge of requests that run now.
+type running struct {
+	gauge prometheus.Gauge
+	done  func()
+}
+
+func newRunning(g prometheus.Gauge) running { return running{g, g.Dec} }
 
 const component = "apiserver"
 
-func requestKind(verb string) string {
+func mutates(verb string) bool {
 	switch verb {
 	case "create", "update", "patch", "delete", "deletecollection", "post", "put":
-		return "mutating"
+		return true
 	}
-	return "readOnly"
+	return false
 }
 
 // Done counts an answered request.

@@ -32,6 +32,16 @@ func (c *Cache) Fresh(ctx context.Context) (storage.Revision, error) {
 	return now, c.Wait(ctx, now)
 }
 
+// IsFresh reports whether what Fresh would wait for is visible already, as far as that can be seen without asking
+// or waiting.
+func (c *Cache) IsFresh(ctx context.Context) bool {
+	if !c.local {
+		return false
+	}
+	now, err := c.store.Now(ctx)
+	return err == nil && c.Revision() >= now
+}
+
 func (c *Cache) askProgress() {
 	ctx, cancel := context.WithTimeout(context.Background(), progressEvery)
 	defer cancel()
