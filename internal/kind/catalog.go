@@ -102,6 +102,11 @@ func (c *Catalog) Has(group, version string) bool {
 	return slices.Contains(c.groups[group], version)
 }
 
+// Serves is Has, which with an empty version speaks of the group.
+func (c *Catalog) Serves(group, version string) bool {
+	return version == "" && c.groups[group] != nil || c.Has(group, version)
+}
+
 // Stored returns the definitions that own storage, one per key space. A hub stands here also when only another version of
 // its kind is served.
 func (c *Catalog) Stored() []*Definition {

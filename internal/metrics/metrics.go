@@ -49,8 +49,8 @@ type counters struct {
 
 var requestLabels = []string{"verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component"}
 
-// New makes the metrics of a server of a version.
-func New(gitVersion, goVersion, platform string) *Requests {
+// New makes the metrics of a server of a version; others are served beside them.
+func New(gitVersion, goVersion, platform string, others ...prometheus.Collector) *Requests {
 	r := &Requests{
 		registry: prometheus.NewRegistry(),
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -75,6 +75,7 @@ func New(gitVersion, goVersion, platform string) *Requests {
 	build.WithLabelValues(gitVersion, goVersion, platform, major, minor).Set(1)
 	r.registry.MustRegister(r.total, r.seconds, r.long, r.inFlight, build, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.registry.MustRegister(others...)
 	return r
 }
 

@@ -174,17 +174,26 @@ func (v *customVersion) document() ([]byte, error) {
 	})
 }
 
-// partV2 is what custom resources add to the v2 document.
+// partV2 is what the v2 document has besides the default.
 type partV2 struct {
 	paths, definitions map[string]json.RawMessage
 }
 
-func newPartV2(c *catalogue) (*partV2, error) {
+// newPartV2 makes the part of custom resources, and of built-in documents with the v3 paths extra.
+func newPartV2(c *catalogue, extra []string) (*partV2, error) {
+	p := &partV2{paths: map[string]json.RawMessage{}, definitions: map[string]json.RawMessage{}}
+	for _, path := range extra {
+		if err := p.add(builtIn().Documents[path].Part); err != nil {
+			return nil, err
+		}
+	}
+	if len(c.versions) == 0 {
+		return p, nil
+	}
 	t, err := readTemplate()
 	if err != nil {
 		return nil, err
 	}
-	p := &partV2{paths: map[string]json.RawMessage{}, definitions: map[string]json.RawMessage{}}
 	for _, path := range slices.Sorted(maps.Keys(c.versions)) {
 		for i := range c.versions[path].resources {
 			r := &c.versions[path].resources[i]
@@ -195,6 +204,23 @@ func newPartV2(c *catalogue) (*partV2, error) {
 		}
 	}
 	return p, nil
+}
+
+// add takes in a prebuilt part.
+func (p *partV2) add(f *form) error {
+	content, err := f.content()
+	if err != nil {
+		return err
+	}
+	var part struct {
+		Paths, Definitions map[string]json.RawMessage
+	}
+	if err := json.Unmarshal(content, &part); err != nil {
+		return fmt.Errorf("the embedded OpenAPI document %s: %w", f.File, err)
+	}
+	maps.Copy(p.paths, part.Paths)
+	maps.Copy(p.definitions, part.Definitions)
+	return nil
 }
 
 // insertions are what goes behind the pieces of the v2 document's two forms.

@@ -18,16 +18,17 @@ import (
 
 // Config is what a server's documents depend on.
 type Config struct {
-	// Disabled are group versions that the server was told not to serve
-	// (--runtime-config); their v3 documents are left out.
-	Disabled []schema.GroupVersion
+	// Served reports whether a built-in group version is served (--runtime-config), or, without a version, a group. The
+	// documents of those that are not are left out. nil: what is on by default is served.
+	Served func(group, version string) bool
 }
 
 // Documents are the OpenAPI documents of one server. All methods may be called
 // at any time from any goroutine.
 type Documents struct {
-	disabled map[string]bool // v3 paths
-	started  time.Time
+	served  func(group, version string) bool
+	started time.Time
+	extra   func() []string // v3 paths of what is served and not on by default, sorted
 
 	mu struct {
 		sync.RWMutex
@@ -52,10 +53,8 @@ type catalogue struct {
 
 // New makes the documents of a server. It reads nothing.
 func New(c Config) *Documents {
-	d := &Documents{disabled: map[string]bool{}, started: time.Now()}
-	for _, gv := range c.Disabled {
-		d.disabled[versionPath(gv)] = true
-	}
+	d := &Documents{served: c.Served, started: time.Now()}
+	d.extra = sync.OnceValue(d.findExtra)
 	d.mu.changed = d.started
 	d.mu.custom, d.mu.remote = map[string][]CustomResource{}, map[string]Remote{}
 	return d
@@ -123,6 +122,41 @@ func (d *Documents) catalogue() *catalogue {
 	return c
 }
 
+// builtIn returns the built-in document at a v3 path, or nil if there is none or it is not served.
+func (d *Documents) builtIn(path string) *document {
+	doc := builtIn().Documents[path]
+	if doc == nil || path == "v2" {
+		return nil
+	}
+	parts := strings.Split(path, "/")
+	served := true
+	switch {
+	case d.served == nil:
+		served = doc.Part == nil
+	case parts[0] == "api" && len(parts) == 2:
+		served = d.served("", parts[1])
+	case parts[0] == "apis" && len(parts) == 2:
+		served = d.served(parts[1], "")
+	case parts[0] == "apis" && len(parts) == 3:
+		served = d.served(parts[1], parts[2])
+	}
+	if !served {
+		return nil
+	}
+	return doc
+}
+
+func (d *Documents) findExtra() []string {
+	var paths []string
+	for path, doc := range builtIn().Documents {
+		if doc.Part != nil && d.builtIn(path) != nil {
+			paths = append(paths, path)
+		}
+	}
+	slices.Sort(paths)
+	return paths
+}
+
 // versionPath is the v3 path of a group version: api/v1, apis/apps/v1.
 func versionPath(gv schema.GroupVersion) string {
 	if gv.Group == "" {
@@ -147,8 +181,8 @@ func (d *Documents) index() []byte {
 	for path, v := range c.versions {
 		add(path, v.etag())
 	}
-	for path, doc := range builtIn().Documents {
-		if path != "v2" && !d.disabled[path] {
+	for path := range builtIn().Documents {
+		if doc := d.builtIn(path); doc != nil {
 			add(path, doc.ETag)
 		}
 	}
@@ -163,21 +197,24 @@ func documentURL(path, hash string) string {
 	return (&url.URL{Path: "/openapi/v3/" + path, RawQuery: url.Values{"hash": {hash}}.Encode()}).String()
 }
 
-// etagV2 identifies the v2 document with the custom resources in it.
+// etagV2 identifies the v2 document with what is in it besides the default: versions that are off by default, and custom resources.
 func (d *Documents) etagV2(c *catalogue) string {
 	etag := builtIn().Documents["v2"].ETag
-	if len(c.versions) == 0 {
+	if len(c.versions) == 0 && len(d.extra()) == 0 {
 		return etag
 	}
 	h := sha512.New()
 	h.Write([]byte(etag))
+	for _, path := range d.extra() {
+		h.Write([]byte(path))
+	}
 	for _, path := range slices.Sorted(maps.Keys(c.versions)) {
 		h.Write([]byte(path + c.versions[path].etag()))
 	}
 	return fmt.Sprintf("%X", h.Sum(nil))
 }
 
-// mergedV2 is the v2 document with custom resources.
+// mergedV2 is the v2 document with what is in it besides the default.
 type mergedV2 struct {
 	etag string
 	json *spliced
@@ -192,8 +229,8 @@ func (d *Documents) v2(c *catalogue) (*mergedV2, error) {
 		return m, nil
 	}
 	m := &mergedV2{etag: etag, json: &spliced{form: doc.JSON}, pb: &spliced{form: doc.Proto}}
-	if len(c.versions) > 0 {
-		p, err := newPartV2(c)
+	if extra := d.extra(); len(c.versions) > 0 || len(extra) > 0 {
+		p, err := newPartV2(c, extra)
 		if err != nil {
 			return nil, err
 		}
@@ -207,7 +244,7 @@ func (d *Documents) v2(c *catalogue) (*mergedV2, error) {
 
 // jsonV3 is the v3 document of a path, plain, and its hash; found is false when there is none here.
 func (d *Documents) jsonV3(path string) (content []byte, etag string, found bool, err error) {
-	if doc := builtIn().Documents[path]; doc != nil && path != "v2" && !d.disabled[path] {
+	if doc := d.builtIn(path); doc != nil {
 		content, err = doc.JSON.content()
 		return content, doc.ETag, true, err
 	}

@@ -47,7 +47,7 @@ func content(t *testing.T, w *http.Response) []byte {
 
 // withCustom has a namespaced and a cluster-scoped custom resource, one of a builtin-like group.
 func withCustom() *Documents {
-	d := New(Config{})
+	d := New(Config{Served: func(string, string) bool { return true }})
 	d.Set("widgets.example.com", widget("example.com"))
 	d.Set("engines.cars.k8s.io",
 		CustomResource{Group: "cars.k8s.io", Version: "v1", Plural: "engines", Kind: "Engine", ListKind: "EngineList",
@@ -70,9 +70,10 @@ var allPaths = func() []string {
 }()
 
 func TestEveryDocument(t *testing.T) {
-	for name, d := range map[string]*Documents{"built-in": New(Config{}), "with custom resources": withCustom()} {
+	for name, d := range map[string]*Documents{"built-in": New(Config{}), "everything": withCustom()} {
 		for _, path := range allPaths {
-			if name == "built-in" && (strings.Contains(path, "example.com") || strings.Contains(path, "cars")) {
+			if off := builtIn().Documents[strings.TrimPrefix(path, "/openapi/v3/")]; name == "built-in" &&
+				(strings.Contains(path, "example.com") || strings.Contains(path, "cars") || off != nil && off.Part != nil) {
 				continue
 			}
 			t.Run(name+path, func(t *testing.T) {
@@ -215,8 +216,59 @@ func TestHash(t *testing.T) {
 	}
 }
 
+// What is off by default is in no document, and in all of them once it is served.
+func TestServed(t *testing.T) {
+	const path, model = "/openapi/v3/apis/coordination.k8s.io/v1beta1", "io.k8s.api.coordination.v1beta1.LeaseCandidate"
+	check := func(name string, d *Documents, want bool) {
+		t.Helper()
+		status := map[bool]int{true: 200, false: 404}[want]
+		if got := get(t, d, path).StatusCode; got != status {
+			t.Errorf("%s: %s is answered %d, want %d", name, path, got, status)
+		}
+		for _, document := range []string{"/openapi/v3", "/openapi/v2"} {
+			response := get(t, d, document)
+			text, err := io.ReadAll(response.Body)
+			if err != nil || !json.Valid(text) {
+				t.Fatalf("%s: %s: %v", name, document, err)
+			}
+			if got := bytes.Contains(text, []byte("apis/coordination.k8s.io/v1beta1")); got != want {
+				t.Errorf("%s: %s speaks of it: %v", name, document, got)
+			}
+			if got := bytes.Contains(text, []byte(model)); got != (want && document == "/openapi/v2") {
+				t.Errorf("%s: %s has the model: %v", name, document, got)
+			}
+		}
+	}
+	byDefault := New(Config{})
+	check("by default", byDefault, false)
+	some := New(Config{Served: func(group, version string) bool {
+		return !strings.Contains(version, "alpha") && group != "lifecycle.k8s.io"
+	}})
+	check("with beta versions", some, true)
+	if got := get(t, some, "/openapi/v3/apis/lifecycle.k8s.io").StatusCode; got != 404 {
+		t.Errorf("a group of which nothing is served is answered %d", got)
+	}
+	if a, b := get(t, byDefault, "/openapi/v2").Header.Get("Etag"), get(t, some, "/openapi/v2").Header.Get("Etag"); a == b {
+		t.Error("different documents have the same ETag")
+	}
+	for _, accept := range []string{typeJSON, typeProtoV2} {
+		plain, packed := get(t, some, "/openapi/v2", "Accept", accept), get(t, some, "/openapi/v2", "Accept", accept, "Accept-Encoding", "gzip")
+		z, err := gzip.NewReader(packed.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := io.ReadAll(plain.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(z); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: compressed and plain differ: %d and %d bytes, %v", accept, len(got), len(want), err)
+		}
+	}
+}
+
 func TestSet(t *testing.T) {
-	d := New(Config{Disabled: []schema.GroupVersion{{Group: "apps", Version: "v1"}}})
+	d := New(Config{Served: func(group, version string) bool { return group != "apps" || version == "" }})
 	const path = "/openapi/v3/apis/example.com/v1"
 	check := func(url string, status int) {
 		t.Helper()

@@ -64,7 +64,7 @@ func (d *Documents) serveV2(w http.ResponseWriter, r *http.Request) {
 	if form == typeProtoV2 {
 		s = m.pb
 	}
-	if a.plain, a.packed = s.plain(), s.packed(); len(c.versions) == 0 {
+	if a.plain, a.packed = s.plain(), s.packed(); len(s.insertions) == 0 {
 		if a.packed, err = s.form.packed(); err != nil {
 			fail(w, err)
 			return
@@ -82,10 +82,7 @@ func (d *Documents) serveIndex(w http.ResponseWriter, r *http.Request) {
 
 func (d *Documents) serveV3(w http.ResponseWriter, r *http.Request, path string) {
 	c := d.catalogue()
-	doc, version := builtIn().Documents[path], c.versions[path]
-	if path == "v2" || d.disabled[path] {
-		doc = nil
-	}
+	doc, version := d.builtIn(path), c.versions[path]
 	a := answer{modified: d.started}
 	switch remote, isRemote := c.remote[path]; {
 	case doc != nil:

@@ -23,6 +23,8 @@ type document struct {
 	ETag  string `json:"etag"` // upper-case hex SHA-512 of the JSON
 	JSON  *form  `json:"json"`
 	Proto *form  `json:"proto"`
+	// Part is what the v2 document has besides when this one is served; nil: it is served by default.
+	Part *form `json:"part"`
 }
 
 // form is a gzip file; pieces are independent runs of DEFLATE blocks in it.

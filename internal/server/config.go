@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"github.com/timonel/timonel/internal/feature"
 )
 
 // Config is an API server's configuration: the flags of kube-apiserver 1.37 that are supported, under
@@ -79,7 +80,11 @@ type Config struct {
 	MaxMutatingRequestsInFlight      int
 	ShutdownDelay                    time.Duration
 	EndpointReconcilerType           string
-	APIServerCount                   int // for the reconciler master-count
+	APIServerCount                   int           // for the reconciler master-count
+	FeatureGates                     []string      // lists of name=true|false
+	RuntimeConfig                    feature.Pairs // which API versions are served besides those that are GA, or not
+	EmulatedVersion                  []string      // only what is served can be asked for
+	MinCompatibilityVersion          []string
 
 	Log *slog.Logger
 }
@@ -162,6 +167,10 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.EndpointReconcilerType, "endpoint-reconciler-type", c.EndpointReconcilerType, "How the endpoints of service default/kubernetes are kept: lease, none, or master-count (deprecated).")
 	f.IntVar(&c.APIServerCount, "apiserver-count", c.APIServerCount, "How many API servers the endpoint reconciler master-count counts on.")
 	_ = f.MarkHidden("apiserver-count") // it is there
+	f.StringArrayVar(&c.FeatureGates, "feature-gates", c.FeatureGates, "Feature gates: name=true|false, comma separated.")
+	f.Var(&c.RuntimeConfig, "runtime-config", "API versions to serve or not: v1=true|false for the core API group, <group>/<version>=true|false, <group>/<version>/<resource>=true|false, api/all, api/ga, api/beta or api/alpha=true|false.")
+	f.StringSliceVar(&c.EmulatedVersion, "emulated-version", c.EmulatedVersion, "Version whose API is served: "+compatibleMajor+"."+compatibleMinor+" is the only one.")
+	f.StringSliceVar(&c.MinCompatibilityVersion, "min-compatibility-version", c.MinCompatibilityVersion, "Oldest version of the control plane to get along with: "+minCompatibleMajor+"."+minCompatibleMinor+" is the only one.")
 }
 
 // settled is what is worked out from a Config.
@@ -171,6 +180,8 @@ type settled struct {
 	advertise     netip.Addr
 	serviceRanges []netip.Prefix
 	nodePorts     [2]int
+	gates         feature.Gates
+	apis          feature.APIs
 }
 
 var errConfig = errors.New("invalid configuration")
@@ -205,6 +216,9 @@ func (c Config) settle() (*settled, error) {
 	}
 	if s.nodePorts, err = parsePortRange(c.ServiceNodePortRange); err != nil {
 		bad("--service-node-port-range: %v", err)
+	}
+	if err := s.features(); err != nil {
+		bad("%v", err)
 	}
 	for _, mode := range c.AuthorizationModes {
 		switch mode {

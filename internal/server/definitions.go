@@ -17,14 +17,14 @@ import (
 	"github.com/timonel/timonel/internal/kind"
 )
 
-// definitions lists all built-in kinds.
+// definitions lists the built-in kinds that are served.
 func (s *Server) definitions(authorizer authz.Authorizer, tokens authentication.Tokens) ([]*kind.Definition, error) {
 	o := api.Options{Core: core.Options{
 		ServiceCIDRs:    s.serviceRanges,
 		NodePorts:       core.PortRange{First: s.nodePorts[0], Last: s.nodePorts[1]},
 		AllowPrivileged: s.AllowPrivileged,
 		EventTTL:        s.EventTTL,
-	}}
+	}, Gates: s.gates}
 	o.Extensions.CheckRules, o.Extensions.CheckDefaults = rules.Check, schema.CheckDefaults
 	o.Admission.Checker = policy.Checker
 	o.Devices.CheckSelector, o.Devices.TooComplex = device.Check, device.ErrTooDear
@@ -37,9 +37,9 @@ func (s *Server) definitions(authorizer authz.Authorizer, tokens authentication.
 		issuer.MaxExpiration = s.ServiceAccountMaxExpiration
 		o.Core.TokenJob = authn.TokenJob(issuer, authn.TokenOptions{Warn: kind.WarnClient})
 	}
-	groups := api.Groups(o)
-	storeAs(groups, s.StorageMediaType)
-	return slices.Concat(groups, authentication.Definitions(tokens), authorization.Definitions(authorizer)), nil
+	all := slices.Concat(api.Groups(o), authentication.Definitions(tokens), authorization.Definitions(authorizer))
+	storeAs(all, s.StorageMediaType)
+	return api.Served(all, s.gates, s.apis), nil
 }
 
 // plugins makes the admission chain of the configuration.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/timonel/timonel/internal/authn"
 	"github.com/timonel/timonel/internal/discovery"
+	"github.com/timonel/timonel/internal/feature"
 	"github.com/timonel/timonel/internal/httpapi"
 	"github.com/timonel/timonel/internal/metrics"
 	"k8s.io/apimachinery/pkg/version"
@@ -23,13 +24,15 @@ import (
 const (
 	compatibleMajor, compatibleMinor = "1", "37"
 	compatibleVersion                = "v1.37.2"
+	// What is stored can be read by servers from this version on.
+	minCompatibleMajor, minCompatibleMinor = "1", "36"
 )
 
 // Version is what /version answers: the served API's version, with our own as build metadata.
 func Version() version.Info {
 	info := version.Info{
 		Major: compatibleMajor, Minor: compatibleMinor, EmulationMajor: compatibleMajor, EmulationMinor: compatibleMinor,
-		MinCompatibilityMajor: "1", MinCompatibilityMinor: "36",
+		MinCompatibilityMajor: minCompatibleMajor, MinCompatibilityMinor: minCompatibleMinor,
 		GitVersion: compatibleVersion, GitTreeState: "clean",
 		GoVersion: runtime.Version(), Compiler: runtime.Compiler, Platform: runtime.GOOS + "/" + runtime.GOARCH,
 	}
@@ -50,9 +53,9 @@ func Version() version.Info {
 	return info
 }
 
-func newMetrics() *metrics.Requests {
+func newMetrics(gates feature.Gates) *metrics.Requests {
 	v := Version()
-	return metrics.New(v.GitVersion, v.GoVersion, v.Platform)
+	return metrics.New(v.GitVersion, v.GoVersion, v.Platform, metrics.Features(gates.All()))
 }
 
 // paths serves everything that is not an API resource.

@@ -74,11 +74,13 @@ type Server struct {
 
 // Open puts a server together. It opens the storage, but serves nothing before Run.
 func Open(ctx context.Context, config Config, node NodeIdentity) (*Server, error) {
-	s := &Server{identity: bootstrap.Identity{Hostname: hostname(), Instance: string(uuid.NewUUID())}, ring: trace.NewRing(recentRequests), metrics: newMetrics(), feeds: feeds{}, health: &httpapi.Health{}, documents: openapi.New(openapi.Config{}), started: time.Now()}
+	s := &Server{identity: bootstrap.Identity{Hostname: hostname(), Instance: string(uuid.NewUUID())}, ring: trace.NewRing(recentRequests), feeds: feeds{}, health: &httpapi.Health{}, started: time.Now()}
 	var err error
 	if s.settled, err = config.settle(); err != nil {
 		return nil, err
 	}
+	s.sayIdle()
+	s.metrics = newMetrics(s.gates)
 	// Keys are made while the storage opens: both take their time on first boot.
 	var group errgroup.Group
 	group.Go(func() (err error) { s.Credentials, err = s.credentials(node); return err })
@@ -134,6 +136,7 @@ func (s *Server) wire(ctx context.Context) error {
 	if err := s.openEncryption(ctx); err != nil {
 		return err
 	}
+	s.documents = openapi.New(openapi.Config{Served: s.Catalog.Catalog().Serves})
 	s.cache = watchcache.New(s.Store, s.EtcdPrefix+"/", watchcache.Options{Log: s.Log})
 	if s.EndpointReconcilerType == byLease {
 		s.peers = s.newPeers()

@@ -28,6 +28,8 @@ type document struct {
 	ETag  string `json:"etag"` // upper-case hex SHA-512 of the JSON
 	JSON  *form  `json:"json"`
 	Proto *form  `json:"proto,omitempty"`
+	// Part is what the v2 document has besides when this one, which is not served by default, is; else nil.
+	Part *form `json:"part,omitempty"`
 }
 
 // form is a gzip file. Its pieces are independent runs of DEFLATE blocks,
@@ -79,6 +81,20 @@ func (a *artifacts) addV3(root string, v3 *spec3.OpenAPI) error {
 	d := &document{ETag: etag(doc), JSON: &form{File: fileName(root), Size: len(doc)}}
 	a.Documents[root[1:]] = d
 	return a.write(d.JSON.File, doc)
+}
+
+// addPartV2 writes the paths and definitions of own that whole does not have. Its v3 document is there already.
+func (a *artifacts) addPartV2(root string, own, whole *spec.Swagger) error {
+	for name := range whole.Definitions {
+		delete(own.Definitions, name)
+	}
+	doc, err := json.Marshal(map[string]any{"paths": own.Paths.Paths, "definitions": own.Definitions})
+	if err != nil {
+		return err
+	}
+	part := &form{File: "v2/" + filepath.Base(fileName(root)), Size: len(doc)}
+	a.Documents[root[1:]].Part = part
+	return a.write(part.File, doc)
 }
 
 func etag(doc []byte) string {

@@ -1,6 +1,7 @@
 // Command build writes the documents that package openapi embeds: OpenAPI v2,
 // and one OpenAPI v3 document for every group version and other root path of
-// the built-in API, each as JSON and as protobuf, compressed, with an index.
+// the built-in API, each as JSON and as protobuf, compressed, with an index. What
+// is not served by default has a v3 document, and a part to add to v2.
 //
 // It is the second step of `go generate ./internal/openapi`. Input are the
 // definitions that command define wrote and resources.json, the list of what
@@ -61,7 +62,9 @@ func run(dir string) error {
 	}
 	out := &artifacts{dir: dir, Documents: map[string]*document{}}
 
-	v2, err := buildV2(services, names)
+	byDefault := maps.Clone(services)
+	maps.DeleteFunc(byDefault, func(_ string, s *service) bool { return s.off })
+	v2, err := buildV2(byDefault, names)
 	if err != nil {
 		return fmt.Errorf("building the v2 document: %w", err)
 	}
@@ -69,12 +72,23 @@ func run(dir string) error {
 		return fmt.Errorf("writing the v2 document: %w", err)
 	}
 	for _, root := range slices.Sorted(maps.Keys(services)) {
-		doc, err := buildV3(services[root], names)
+		s := services[root]
+		doc, err := buildV3(s, names)
 		if err != nil {
 			return fmt.Errorf("building the v3 document of %s: %w", root, err)
 		}
 		if err := out.addV3(root, doc); err != nil {
 			return fmt.Errorf("writing the v3 document of %s: %w", root, err)
+		}
+		if !s.off {
+			continue
+		}
+		own, err := buildV2(map[string]*service{root: s}, names)
+		if err != nil {
+			return fmt.Errorf("building the v2 document of %s: %w", root, err)
+		}
+		if err := out.addPartV2(root, own, v2); err != nil {
+			return fmt.Errorf("writing the v2 document of %s: %w", root, err)
 		}
 	}
 	if err := out.addTemplate(names); err != nil {

@@ -16,6 +16,7 @@ import (
 // groupVersion is an entry of resources.json.
 type groupVersion struct {
 	Group, Version string
+	Off            bool // not served by default
 	Resources      []resource
 }
 
@@ -37,7 +38,7 @@ var returnsDeleted = map[string]bool{
 	"pods": true, "services": true, "persistentvolumes": true, "persistentvolumeclaims": true, "serviceaccounts": true,
 	"resourcequotas": true, "podtemplates": true, "storageclasses": true, "csidrivers": true, "csinodes": true,
 	"volumeattachments": true, "volumeattributesclasses": true, "deviceclasses": true, "resourceclaims": true,
-	"resourceclaimtemplates": true, "resourceslices": true,
+	"resourceclaimtemplates": true, "resourceslices": true, "resourcepoolstatusrequests": true,
 }
 
 var objectTypes = []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"}
@@ -46,6 +47,7 @@ var objectTypes = []string{"application/json", "application/yaml", "application/
 type service struct {
 	root           string // "/apis/apps/v1"
 	group, version string
+	off            bool // not served by default
 	routes         []common.Route
 }
 
@@ -121,11 +123,12 @@ func routes(served []groupVersion, scheme *runtime.Scheme) (map[string]*service,
 		"get service account issuer OpenID JSON Web Key Set (contains public token verification keys)", []string{"application/jwk-set+json"}, nil, "")
 
 	for _, gv := range served {
-		s := &service{root: "/apis/" + gv.Group + "/" + gv.Version, group: gv.Group, version: gv.Version}
+		s := &service{root: "/apis/" + gv.Group + "/" + gv.Version, group: gv.Group, version: gv.Version, off: gv.Off}
 		if gv.Group == "" {
 			s.root = "/api/" + gv.Version
-		} else {
+		} else if services["/apis/"+gv.Group] == nil {
 			single("/apis/"+gv.Group, "get"+title(camel(gv.Group))+"APIGroup", camel(gv.Group), "get information of a group", objectTypes, objectTypes, metav1.APIGroup{})
+			services["/apis/"+gv.Group].off = gv.Off // versions that are off stand behind those that are not
 		}
 		services[s.root] = s
 		s.routes = append(s.routes, &route{

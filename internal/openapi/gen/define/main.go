@@ -14,9 +14,12 @@ import (
 	"k8s.io/kube-openapi/pkg/generators"
 )
 
-// packages hold every type that a default group version serves, and the types these refer to.
+// packages hold every type that a group version serves, by default or not, and the types these refer to.
 var packages = []string{
 	"k8s.io/api/admissionregistration/v1",
+	"k8s.io/api/admissionregistration/v1alpha1",
+	"k8s.io/api/admissionregistration/v1beta1",
+	"k8s.io/api/apiserverinternal/v1alpha1",
 	"k8s.io/api/apps/v1",
 	"k8s.io/api/authentication/v1",
 	"k8s.io/api/authorization/v1",
@@ -24,20 +27,29 @@ var packages = []string{
 	"k8s.io/api/autoscaling/v2",
 	"k8s.io/api/batch/v1",
 	"k8s.io/api/certificates/v1",
+	"k8s.io/api/certificates/v1beta1",
 	"k8s.io/api/coordination/v1",
+	"k8s.io/api/coordination/v1alpha2",
+	"k8s.io/api/coordination/v1beta1",
 	"k8s.io/api/core/v1",
 	"k8s.io/api/discovery/v1",
 	"k8s.io/api/events/v1",
 	"k8s.io/api/flowcontrol/v1",
+	"k8s.io/api/lifecycle/v1alpha1",
 	"k8s.io/api/networking/v1",
 	"k8s.io/api/node/v1",
 	"k8s.io/api/policy/v1",
 	"k8s.io/api/rbac/v1",
 	"k8s.io/api/resource/v1",
+	"k8s.io/api/resource/v1alpha3",
+	"k8s.io/api/resource/v1beta1",
+	"k8s.io/api/resource/v1beta2",
 	"k8s.io/api/scheduling/v1",
-	"k8s.io/api/scheduling/v1alpha3", // batch/v1 Job refers to it
+	"k8s.io/api/scheduling/v1alpha3", // batch/v1 Job refers to it too
+	"k8s.io/api/scheduling/v1beta1",
 	"k8s.io/api/storage/v1",
 	"k8s.io/api/storagemigration/v1",
+	"k8s.io/api/storagemigration/v1beta1",
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1",
 	"k8s.io/apimachinery/pkg/api/resource",
 	"k8s.io/apimachinery/pkg/apis/meta/v1",
