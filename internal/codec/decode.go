@@ -68,6 +68,13 @@ func Decode(body []byte, media Media, target Target, strictness Strictness) (run
 		}
 		body = converted
 	}
+	if media == CBORMedia {
+		converted, err := CBORToJSON(body)
+		if err != nil {
+			return nil, nil, unrecognized(target.Kind.Kind, err, body)
+		}
+		body = converted
+	}
 	obj, got, more, err := read(body, target, strictness)
 	if err != nil {
 		return nil, nil, err
@@ -329,15 +336,18 @@ func DecodeDeleteOptions(body []byte, media Media, registered func(schema.GroupV
 		}
 		return o, nil
 	}
-	if media == YAMLMedia {
-		converted, err := yaml.YAMLToJSON(body)
-		if err != nil {
-			return nil, apierrors.NewBadRequest(err.Error())
-		}
-		body = converted
+	var err error
+	switch media {
+	case YAMLMedia:
+		body, err = yaml.YAMLToJSON(body)
+	case CBORMedia:
+		body, err = CBORToJSON(body)
+	}
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	var t typeMeta
-	err := json.Unmarshal(body, &t)
+	err = json.Unmarshal(body, &t)
 	if err != nil {
 		err = fmt.Errorf("couldn't get version/kind; json parse error: %w", err)
 	} else if err = checkDeleteOptions(t.APIVersion, t.Kind, registered); err == nil {

@@ -86,6 +86,8 @@ func textForm(b []byte, f Format) ([]byte, error) {
 	switch {
 	case f.Media == YAMLMedia:
 		return yaml.JSONToYAML(b)
+	case f.Media == CBORMedia:
+		return cborForm(b)
 	case f.Pretty:
 		var out bytes.Buffer
 		if err := json.Indent(&out, b, "", "  "); err != nil {
@@ -105,6 +107,8 @@ func resourceVersion(i *Item) string {
 
 // WriteList writes a list of items to w, one by one from their kept forms: unless
 // it is to be indented or YAML, the answer is never held in memory at once.
+//
+// The forms of text are written as they stand below, protobuf by writeMessages and CBOR from a collection.
 func (e *Encoder) WriteList(w io.Writer, items []Item, meta metav1.ListMeta) error {
 	write := e.writeJSONList
 	switch {
@@ -118,6 +122,8 @@ func (e *Encoder) WriteList(w io.Writer, items []Item, meta metav1.ListMeta) err
 		return e.writeMessages(w, e.viewAPIVersion(), "PartialObjectMetadataList", items, meta, metadataMessage)
 	case e.Format.Media == ProtobufMedia:
 		return e.writeMessages(w, e.Definition.APIVersion(), e.Definition.ListKind, items, meta, wholeMessage)
+	case e.Format.Media == CBORMedia:
+		return e.collection(items, meta).writeCBOR(w)
 	case e.Format.Media == YAMLMedia || e.Format.Pretty:
 		var b bytes.Buffer
 		if err := write(&b, items, meta); err != nil {
@@ -177,6 +183,30 @@ func (e *Encoder) listEnds(meta metav1.ListMeta) (head, tail string, err error) 
 	}
 	// Trees are written in the order of their keys.
 	return `{"apiVersion":"` + e.Definition.APIVersion() + `","items":[`, `],"kind":"` + e.Definition.ListKind + `","metadata":` + string(metadata) + "}", nil
+}
+
+// collection is a list of items in the view that is asked for.
+func (e *Encoder) collection(items []Item, meta metav1.ListMeta) *collection {
+	c := &collection{
+		fields: map[string]any{"kind": e.Definition.ListKind, "metadata": meta, "apiVersion": e.Definition.APIVersion()},
+		order:  []string{"kind", "items", "metadata", "apiVersion"}, items: "items", n: len(items),
+		append: func(b []byte, i int) ([]byte, error) {
+			body, err := items[i].JSON()
+			return append(b, body...), err
+		},
+	}
+	switch e.Format.View {
+	case AsMetadata:
+		c.fields["kind"], c.fields["apiVersion"] = "PartialObjectMetadataList", e.viewAPIVersion()
+		c.append = func(b []byte, i int) ([]byte, error) { return e.appendMetadata(b, &items[i]) }
+	case AsTable:
+		columns, now := e.Definition.Columns.All(), e.now()
+		c.fields["kind"], c.fields["apiVersion"] = "Table", e.viewAPIVersion()
+		c.fields["columnDefinitions"] = columns.Definitions()
+		c.order, c.items = []string{"kind", "rows", "metadata", "apiVersion", "columnDefinitions"}, "rows"
+		c.append = func(b []byte, i int) ([]byte, error) { return e.appendRow(b, columns, &items[i], now) }
+	}
+	return c
 }
 
 var comma, newline = []byte{','}, []byte{'\n'}
@@ -284,8 +314,8 @@ func (e *Encoder) writeMetadataList(w io.Writer, items []Item, meta metav1.ListM
 	return err
 }
 
-// Event encodes one watch event with its framing: a line of JSON, or a length
-// and a protobuf message (Kubernetes API concepts, "Efficient detection of changes").
+// Event encodes one watch event with its framing: a line of JSON, a length
+// and a protobuf message, or an item of a CBOR sequence (Kubernetes API concepts, "Efficient detection of changes").
 func (e *Encoder) Event(eventType string, i Item) ([]byte, error) {
 	return e.AppendEvent(make([]byte, 0, 512), eventType, i)
 }
@@ -379,6 +409,9 @@ func (e *Encoder) frame(eventType string, encoded []byte) []byte {
 }
 
 func (e *Encoder) appendFrame(b []byte, eventType string, encoded []byte) []byte {
+	if e.Format.Media == CBORMedia {
+		return appendCBOREvent(b, eventType, encoded)
+	}
 	if e.Format.Media != ProtobufMedia {
 		b = append(appendEventHead(b, eventType), bytes.TrimRight(encoded, "\n")...)
 		return append(b, "}\n"...)

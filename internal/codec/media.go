@@ -20,6 +20,7 @@ const (
 	JSONMedia Media = iota
 	YAMLMedia
 	ProtobufMedia
+	CBORMedia
 )
 
 // Content types (Kubernetes API concepts, "Alternate representations of resources").
@@ -28,9 +29,11 @@ const (
 	typeYAML          = "application/yaml"
 	typeProtobuf      = "application/vnd.kubernetes.protobuf"
 	typeProtobufWatch = "application/vnd.kubernetes.protobuf;stream=watch"
+	typeCBOR          = "application/cbor"
+	typeCBORWatch     = "application/cbor-seq"
 )
 
-func (m Media) String() string { return [...]string{typeJSON, typeYAML, typeProtobuf}[m] }
+func (m Media) String() string { return [...]string{typeJSON, typeYAML, typeProtobuf, typeCBOR}[m] }
 
 // View is what of an object is shown.
 type View uint8
@@ -53,8 +56,11 @@ type Format struct {
 
 // ContentType is the header of an answer in this format.
 func (f Format) ContentType(stream bool) string {
-	if stream && f.Media == ProtobufMedia {
+	switch {
+	case stream && f.Media == ProtobufMedia:
 		return typeProtobufWatch
+	case stream && f.Media == CBORMedia:
+		return typeCBORWatch
 	}
 	return f.Media.String()
 }
@@ -127,22 +133,41 @@ func parseAccept(header string) []acceptClause {
 type Offer struct {
 	Views    bool // Table and PartialObjectMetadata
 	Protobuf bool // of the whole object; metadata views always have it
+	CBOR     bool
 	Watch    bool // the answer is a stream of events
 	ListVerb bool // the endpoint can be watched too: named in the 406 text
+}
+
+// mediaTypes lists the media types of objects, as the answers to those who want another one do.
+func mediaTypes(protobuf, cbor bool) []string {
+	types := []string{typeJSON, typeYAML}
+	if protobuf {
+		types = append(types, typeProtobuf)
+	}
+	if cbor {
+		types = append(types, typeCBOR)
+	}
+	return types
+}
+
+// streamTypes lists the media types of watches.
+func (o Offer) streamTypes() []string {
+	types := []string{typeJSON + ";stream=watch"}
+	if o.Protobuf {
+		types = append(types, typeProtobufWatch)
+	}
+	if o.CBOR {
+		types = append(types, typeCBORWatch)
+	}
+	return types
 }
 
 // ErrNotAcceptable is the answer when nothing fits, with the text of the
 // reference's router.
 func notAcceptable(offer Offer) error {
-	types := []string{typeJSON, typeYAML}
-	if offer.Protobuf {
-		types = append(types, typeProtobuf)
-	}
+	types := mediaTypes(offer.Protobuf, offer.CBOR)
 	if offer.ListVerb {
-		types = append(types, typeJSON+";stream=watch")
-		if offer.Protobuf {
-			types = append(types, typeProtobufWatch)
-		}
+		types = append(types, offer.streamTypes()...)
 	}
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
@@ -152,12 +177,8 @@ func notAcceptable(offer Offer) error {
 }
 
 // notAcceptableView is the answer when the media type fits and the view does not.
-func notAcceptableView(protobuf bool) error {
-	types := typeJSON + ", " + typeYAML
-	if protobuf {
-		types += ", " + typeProtobuf
-	}
-	return NotAcceptable("only the following media types are accepted: " + types)
+func notAcceptableView(offer Offer) error {
+	return NotAcceptable("only the following media types are accepted: " + strings.Join(mediaTypes(offer.Protobuf, offer.CBOR), ", "))
 }
 
 // NotAcceptable is a 406 Status with a message.
@@ -178,7 +199,10 @@ func Negotiate(accept string, offer Offer) (Format, error) {
 	}
 	var refused error
 	for _, c := range clauses {
-		f, ok := mediaOf(c.mediaType)
+		f, ok := mediaOf(c.mediaType, offer.CBOR)
+		if offer.CBOR && offer.Watch && c.mediaType == typeCBORWatch {
+			f, ok = Format{Media: CBORMedia}, true
+		}
 		if !ok {
 			continue
 		}
@@ -188,7 +212,7 @@ func Negotiate(accept string, offer Offer) (Format, error) {
 		}
 		view, known := viewOf(c.params, offer.Views)
 		if !known || view == AsTable && f.Media == ProtobufMedia {
-			refused = notAcceptableView(offer.Protobuf)
+			refused = notAcceptableView(offer)
 			continue
 		}
 		if f.Media == ProtobufMedia && !offer.Protobuf && view == Whole {
@@ -205,14 +229,10 @@ func Negotiate(accept string, offer Offer) (Format, error) {
 }
 
 func notAcceptableStream(offer Offer) error {
-	types := typeJSON + ";stream=watch"
-	if offer.Protobuf {
-		types += ", " + typeProtobufWatch
-	}
-	return NotAcceptable("only the following media types are accepted: " + types)
+	return NotAcceptable("only the following media types are accepted: " + strings.Join(offer.streamTypes(), ", "))
 }
 
-func mediaOf(mediaType string) (Format, bool) {
+func mediaOf(mediaType string, cbor bool) (Format, bool) {
 	switch mediaType {
 	case typeJSON, "*/*", "application/*":
 		return Format{Media: JSONMedia}, true
@@ -220,6 +240,8 @@ func mediaOf(mediaType string) (Format, bool) {
 		return Format{Media: YAMLMedia}, true
 	case typeProtobuf:
 		return Format{Media: ProtobufMedia}, true
+	case typeCBOR:
+		return Format{Media: CBORMedia}, cbor
 	}
 	return Format{}, false
 }
@@ -243,9 +265,9 @@ func viewOf(params map[string]string, views bool) (View, bool) {
 
 // CheckListView refuses the metadata view that does not fit: a list of a single
 // object, or the other way round. goType is what the reference names the object in the text.
-func CheckListView(accept string, list bool, goType string) error {
+func CheckListView(accept string, list, cbor bool, goType string) error {
 	for _, c := range acceptOf(accept) {
-		if _, ok := mediaOf(c.mediaType); !ok {
+		if _, ok := mediaOf(c.mediaType, cbor); !ok {
 			continue
 		}
 		switch as := c.params["as"]; {
@@ -260,7 +282,7 @@ func CheckListView(accept string, list bool, goType string) error {
 }
 
 // BodyMedia is the media type of a request body; no Content-Type means JSON.
-func BodyMedia(contentType string, protobuf bool) (Media, error) {
+func BodyMedia(contentType string, protobuf, cbor bool) (Media, error) {
 	if contentType == "" {
 		return JSONMedia, nil
 	}
@@ -275,14 +297,14 @@ func BodyMedia(contentType string, protobuf bool) (Media, error) {
 			if protobuf {
 				return ProtobufMedia, nil
 			}
+		case typeCBOR:
+			if cbor {
+				return CBORMedia, nil
+			}
 		}
-	}
-	types := typeJSON + ", " + typeYAML
-	if protobuf {
-		types += ", " + typeProtobuf
 	}
 	return 0, &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
-		Message: "the body of the request was in an unknown format - accepted media types include: " + types,
+		Message: "the body of the request was in an unknown format - accepted media types include: " + strings.Join(mediaTypes(protobuf, cbor), ", "),
 	}}
 }

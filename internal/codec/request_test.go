@@ -20,11 +20,19 @@ func TestNegotiate(t *testing.T) {
 		table    = ";as=Table;g=meta.k8s.io;v=v1"
 		metadata = ";as=PartialObjectMetadata;g=meta.k8s.io;v=v1beta1"
 	)
+	cbor, cborWatch := Offer{Views: true, CBOR: true}, Offer{Views: true, CBOR: true, Watch: true}
 	for _, one := range []struct {
 		accept string
 		offer  Offer
 		want   string
 	}{
+		{typeCBOR, cbor, "cbor"},
+		{typeCBOR + table, cbor, "cbor table v1"},
+		{typeCBOR + "," + typeJSON, all, "json"},
+		{typeCBOR, cborWatch, "cbor"},
+		{typeCBORWatch, cborWatch, "cbor"},
+		{typeCBORWatch, cbor, "406"},
+		{typeCBORWatch, watch, "406"},
 		{"", all, "json"},
 		{"  ", all, "json"},
 		{"*/*", all, "json"},
@@ -71,7 +79,7 @@ func formatText(f Format, err error) string {
 	if apierrors.ReasonForError(err) == "NotAcceptable" {
 		return "406"
 	}
-	text := []string{"json", "yaml", "protobuf"}[f.Media] + []string{"", " table ", " metadata "}[f.View]
+	text := []string{"json", "yaml", "protobuf", "cbor"}[f.Media] + []string{"", " table ", " metadata "}[f.View]
 	if f.View != Whole {
 		text += f.ViewVersion
 	}
@@ -110,7 +118,7 @@ func TestBodyMedia(t *testing.T) {
 		{"", true, typeJSON}, {typeJSON, false, typeJSON}, {"Application/JSON; charset=utf-8", true, typeJSON}, {typeYAML, false, typeYAML},
 		{typeProtobuf, true, typeProtobuf}, {typeProtobuf, false, "415"}, {"text/plain", true, "415"}, {"application/cbor", true, "415"}, {"/;", true, "415"},
 	} {
-		media, err := BodyMedia(one.contentType, one.protobuf)
+		media, err := BodyMedia(one.contentType, one.protobuf, false)
 		got := media.String()
 		if apierrors.ReasonForError(err) == "UnsupportedMediaType" {
 			got = "415"

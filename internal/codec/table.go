@@ -23,10 +23,7 @@ func (e *Encoder) writeTable(w io.Writer, items []Item, meta metav1.ListMeta) er
 	if err != nil {
 		return err
 	}
-	now := time.Now()
-	if e.Now != nil {
-		now = e.Now()
-	}
+	now := e.now()
 	for n := range items {
 		if n > 0 {
 			b = append(b, ',')
@@ -43,6 +40,13 @@ func (e *Encoder) writeTable(w io.Writer, items []Item, meta metav1.ListMeta) er
 	}
 	_, err = w.Write(append(b, "]}"...))
 	return err
+}
+
+func (e *Encoder) now() time.Time {
+	if e.Now != nil {
+		return e.Now()
+	}
+	return time.Now()
 }
 
 // tableChunk is about how much of a table is written at a time.

@@ -20,7 +20,7 @@ import (
 // negotiate chooses the format of the answer.
 func (x *exchange) negotiate(offer codec.Offer) (codec.Format, error) {
 	d := x.request.Definition
-	offer.Protobuf = !codec.IsTree(d)
+	offer.Protobuf, offer.CBOR = !codec.IsTree(d), x.CBOR
 	offer.ListVerb = x.request.Sub == nil && (x.request.Verb == "list" || x.request.Verb == "watch")
 	f, err := codec.Negotiate(x.r.Header.Get("Accept"), offer)
 	if err != nil {
@@ -162,7 +162,7 @@ func (x *exchange) fail(err error) {
 		return
 	}
 	status := StatusOf(err)
-	f, negotiationErr := codec.Negotiate(x.r.Header.Get("Accept"), codec.Offer{Protobuf: true, Views: true})
+	f, negotiationErr := codec.Negotiate(x.r.Header.Get("Accept"), codec.Offer{Protobuf: true, CBOR: x.CBOR, Views: true})
 	if negotiationErr != nil {
 		f = codec.Format{}
 	}

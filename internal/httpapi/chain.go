@@ -62,6 +62,7 @@ type Config struct {
 	// MinWatch is the shortest time after which a watch without timeoutSeconds is
 	// ended; the longest is twice that. Default 30 min.
 	MinWatch time.Duration
+	CBOR     bool // bodies and answers may be CBOR (feature gate CBORServingAndStorage)
 	Log      *slog.Logger
 }
 

@@ -153,7 +153,7 @@ func (x *exchange) deleteOptions() (*metav1.DeleteOptions, error) {
 	}
 	o := &metav1.DeleteOptions{}
 	if len(b) > 0 {
-		media, err := codec.BodyMedia(x.r.Header.Get("Content-Type"), true)
+		media, err := codec.BodyMedia(x.r.Header.Get("Content-Type"), true, x.CBOR)
 		if err != nil {
 			return nil, err
 		}
@@ -212,7 +212,7 @@ func (x *exchange) readBody() ([]byte, error) {
 // body reads a body that holds an object.
 func (x *exchange) body() (engine.Body, error) {
 	d := x.request.Definition
-	media, err := codec.BodyMedia(x.r.Header.Get("Content-Type"), !codec.IsTree(d))
+	media, err := codec.BodyMedia(x.r.Header.Get("Content-Type"), !codec.IsTree(d), x.CBOR)
 	if err != nil {
 		return engine.Body{}, err
 	}

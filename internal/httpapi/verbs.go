@@ -100,7 +100,7 @@ func (x *exchange) get(c *engine.Call) error {
 		return err
 	}
 	if f.View == codec.AsMetadata {
-		if err := codec.CheckListView(x.r.Header.Get("Accept"), false, goType(c.Definition, false)); err != nil {
+		if err := codec.CheckListView(x.r.Header.Get("Accept"), false, x.CBOR, goType(c.Definition, false)); err != nil {
 			return err
 		}
 	}
@@ -135,7 +135,7 @@ func (x *exchange) list(c *engine.Call) error {
 		return err
 	}
 	if f.View == codec.AsMetadata {
-		if err := codec.CheckListView(x.r.Header.Get("Accept"), true, goType(c.Definition, true)); err != nil {
+		if err := codec.CheckListView(x.r.Header.Get("Accept"), true, x.CBOR, goType(c.Definition, true)); err != nil {
 			return err
 		}
 	}
@@ -201,6 +201,12 @@ func (x *exchange) patch(c *engine.Call) error {
 		if err != nil {
 			return result, err
 		}
+		if patchType == types.ApplyCBORPatchType {
+			if b, err = codec.CBORToJSON(b); err != nil {
+				return result, apierrors.NewBadRequest(err.Error())
+			}
+			patchType = types.ApplyYAMLPatchType // of which JSON is a case
+		}
 		c.Strictness = strictness(options.FieldValidation)
 		return x.Engine.Patch(x.ctx, c, patchType, b, options)
 	})
@@ -212,13 +218,19 @@ func (x *exchange) patchType() (types.PatchType, error) {
 	switch t := types.PatchType(mediaType); {
 	case err != nil:
 	case t == types.StrategicMergePatchType && codec.IsTree(x.request.Definition):
+	case t == types.ApplyCBORPatchType && x.CBOR:
+		return t, nil
 	case t == types.JSONPatchType, t == types.MergePatchType, t == types.StrategicMergePatchType, t == types.ApplyYAMLPatchType:
 		return t, nil
 	}
 	if codec.IsTree(x.request.Definition) {
+		accepted := "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+		if x.CBOR {
+			accepted += ", " + string(types.ApplyCBORPatchType)
+		}
 		return "", &apierrors.StatusError{ErrStatus: metav1.Status{
 			Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
-			Message: "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+			Message: "the body of the request was in an unknown format - accepted media types include: " + accepted,
 		}}
 	}
 	return "", &apierrors.StatusError{ErrStatus: metav1.Status{

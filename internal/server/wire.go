@@ -169,6 +169,7 @@ func (s *Server) wire(ctx context.Context) error {
 		Paths:          s.paths(),
 		RequestTimeout: s.RequestTimeout,
 		MinWatch:       time.Duration(s.MinRequestTimeout) * time.Second,
+		CBOR:           s.gates.Enabled("CBORServingAndStorage"),
 		Log:            s.Log,
 	})
 	return nil
