@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"unicode/utf8"
 
 	"k8s.io/apimachinery/pkg/runtime/serializer/cbor/direct"
 	kjson "sigs.k8s.io/json"
@@ -26,7 +28,27 @@ func CBORToJSON(body []byte) ([]byte, error) {
 	if _, ok := value.(map[string]any); !ok {
 		return nil, errors.New("cbor: the data item is no map")
 	}
+	if !isText(value) {
+		return nil, errors.New("cbor: invalid UTF-8 string")
+	}
 	return json.Marshal(value)
+}
+
+// isText reports whether all strings in a tree are UTF-8: byte strings need not be, and JSON cannot say them.
+func isText(value any) bool {
+	switch v := value.(type) {
+	case string:
+		return utf8.ValidString(v)
+	case []any:
+		return !slices.ContainsFunc(v, func(item any) bool { return !isText(item) })
+	case map[string]any:
+		for key, item := range v {
+			if !utf8.ValidString(key) || !isText(item) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // appendCBOR appends the CBOR form of a JSON text, without a tag.

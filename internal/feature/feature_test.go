@@ -50,7 +50,7 @@ func TestGatesRefuse(t *testing.T) {
 
 // What is set and changes nothing is told apart from what does.
 func TestIdleGates(t *testing.T) {
-	g, err := ParseGates([]string{"CBORServingAndStorage=true,AtomicFIFO=false,APIServerIdentity=true"})
+	g, err := ParseGates([]string{"AllAlpha=true,CBORServingAndStorage=true,AtomicFIFO=false,APIServerIdentity=true"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,7 +68,8 @@ var implemented = map[string]bool{
 
 // Gates are the values of all gates. The zero value has every gate at its default.
 type Gates struct {
-	set map[string]bool // what differs from the default
+	set   map[string]bool // what differs from the default
+	named []string        // of these, what was asked for by its own name, sorted
 }
 
 // component is the part of Kubernetes that the gates are those of.
@@ -107,6 +108,7 @@ func ParseGates(values []string) (Gates, error) {
 	for name, on := range asked { // what is named counts more than what is switched with others
 		g.put(name, on)
 	}
+	g.named = slices.DeleteFunc(slices.Sorted(maps.Keys(asked)), func(name string) bool { _, differs := g.set[name]; return !differs })
 	return g, nil
 }
 
@@ -155,9 +157,9 @@ func (g Gates) Enabled(name string) bool {
 	return is.on
 }
 
-// Idle are the gates that were set to something else than their default, and change nothing.
+// Idle are the gates that were set, by their own names, to something else than their default, and change nothing.
 func (g Gates) Idle() []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(g.set)), func(name string) bool { return implemented[name] })
+	return slices.DeleteFunc(slices.Clone(g.named), func(name string) bool { return implemented[name] })
 }
 
 // All yields every gate with its stage, as metrics name it, and its value.

@@ -90,14 +90,18 @@ func run(catalog *kind.Catalog, body, before []byte) (string, error) {
 		return "", err
 	}
 	d := asked.Hub()
+	rules := d // those that it is held to, as in the engine
+	if asked.Validate != nil {
+		rules = asked
+	}
 	var errs field.ErrorList
 	var warnings []string
 	if before == nil {
 		if d.PrepareCreate != nil {
 			d.PrepareCreate(ctx, obj)
 		}
-		if d.Validate != nil {
-			errs = d.Validate(ctx, obj)
+		if rules.Validate != nil {
+			errs = rules.Validate(ctx, obj)
 		}
 		if d.Warnings != nil {
 			warnings = d.Warnings(ctx, obj, nil)
@@ -111,10 +115,10 @@ func run(catalog *kind.Catalog, body, before []byte) (string, error) {
 			d.PrepareUpdate(ctx, obj, object.Copy(old))
 		}
 		switch {
-		case d.ValidateUpdate != nil:
-			errs = d.ValidateUpdate(ctx, obj, old)
-		case d.Validate != nil:
-			errs = d.Validate(ctx, obj)
+		case rules.ValidateUpdate != nil:
+			errs = rules.ValidateUpdate(ctx, obj, old)
+		case rules.Validate != nil:
+			errs = rules.Validate(ctx, obj)
 		}
 		if d.Warnings != nil {
 			warnings = d.Warnings(ctx, obj, old)
@@ -135,6 +139,7 @@ func run(catalog *kind.Catalog, body, before []byte) (string, error) {
 		if shown, err = asked.Convert.FromHub(obj); err != nil {
 			return "", err
 		}
+		shown.GetObjectKind().SetGroupVersionKind(asked.GroupVersionKind())
 	}
 	return b.String() + row(d, obj) + text(shown), nil
 }
