@@ -49,6 +49,11 @@ type Config struct {
 	EnableAdmissionPlugins  []string // besides the default ones
 	DisableAdmissionPlugins []string
 	AllowPrivileged         bool
+	// RuntimeConfig says which API versions are served besides those that are GA, or not: "api/all", "api/beta",
+	// "group/version", "group/version/resource", each "true" or "false". FeatureGates is a list of name=true|false. Both are those of
+	// kube-apiserver's flags.
+	RuntimeConfig map[string]string
+	FeatureGates  string
 	// ServiceAccountIssuer is who service account tokens are issued by; default
 	// "https://kubernetes.default.svc.cluster.local".
 	ServiceAccountIssuer string
@@ -73,6 +78,7 @@ func Start(ctx context.Context, c Config) (*Cluster, error) {
 	config.DataDir, config.EtcdServers = c.DataDir, c.EtcdServers
 	config.TokenAuthFile, config.AllowPrivileged = c.TokenAuthFile, c.AllowPrivileged
 	config.EnableAdmissionPlugins, config.DisableAdmissionPlugins = c.EnableAdmissionPlugins, c.DisableAdmissionPlugins
+	config.RuntimeConfig, config.FeatureGates = c.RuntimeConfig, []string{c.FeatureGates}
 	if c.ServiceAccountIssuer != "" {
 		config.ServiceAccountIssuers = []string{c.ServiceAccountIssuer}
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 )
@@ -12,6 +13,7 @@ import (
 const (
 	claimProtection  = "kubernetes.io/pvc-protection"
 	volumeProtection = "kubernetes.io/pv-protection"
+	classProtection  = "kubernetes.io/vac-protection"
 )
 
 // addVolumeProtection keeps claims that pods use, and volumes that are bound, from going (docs: "Storage Object in Use
@@ -74,6 +76,72 @@ func (c *Controllers) addVolumeProtection() {
 		_, err = v.client.CoreV1().PersistentVolumes().Update(ctx, changed, metav1.UpdateOptions{})
 		return gone(err)
 	})
+}
+
+// addClassProtection keeps VolumeAttributesClasses that claims or volumes refer to from going (KEP-3751), in the same way.
+func (c *Controllers) addClassProtection() {
+	core := c.informers.Core().V1()
+	claims, volumes := core.PersistentVolumeClaims(), core.PersistentVolumes()
+	classes := c.informers.Storage().V1().VolumeAttributesClasses()
+	p := c.add("attributes class protection", "volumeattributesclass-protection-controller")
+	follow(p, classes.Informer(), func(class *storagev1.VolumeAttributesClass) { p.queue.Add(class.Name) })
+	tell := func(names []string) {
+		for _, name := range names {
+			p.queue.Add(name)
+		}
+	}
+	followChanges(p, claims.Informer(), func(old, claim *corev1.PersistentVolumeClaim) {
+		if old != nil {
+			tell(classesOfClaim(old))
+		}
+	}, func(claim *corev1.PersistentVolumeClaim) { tell(classesOfClaim(claim)) })
+	followChanges(p, volumes.Informer(), func(old, volume *corev1.PersistentVolume) {
+		if old != nil {
+			tell(classesOfVolume(old))
+		}
+	}, func(volume *corev1.PersistentVolume) { tell(classesOfVolume(volume)) })
+	p.work(1, func(ctx context.Context, name string) error {
+		class, err := classes.Lister().Get(name)
+		if err != nil {
+			return nil //nolint:nilerr // gone
+		}
+		next, err := protect(class, classProtection, func() (bool, error) {
+			bound, err := volumes.Lister().List(labels.Everything())
+			if err != nil {
+				return true, err
+			}
+			asked, err := claims.Lister().List(labels.Everything())
+			return slices.ContainsFunc(bound, func(v *corev1.PersistentVolume) bool { return slices.Contains(classesOfVolume(v), name) }) ||
+				slices.ContainsFunc(asked, func(c *corev1.PersistentVolumeClaim) bool { return slices.Contains(classesOfClaim(c), name) }), err
+		})
+		if err != nil || next == nil {
+			return err
+		}
+		changed := class.DeepCopy()
+		changed.Finalizers = *next
+		_, err = p.client.StorageV1().VolumeAttributesClasses().Update(ctx, changed, metav1.UpdateOptions{})
+		return gone(err)
+	})
+}
+
+// classesOfClaim and classesOfVolume are the VolumeAttributesClasses that are asked for, in force, or being put in force.
+func classesOfClaim(c *corev1.PersistentVolumeClaim) (names []string) {
+	for _, name := range []*string{c.Spec.VolumeAttributesClassName, c.Status.CurrentVolumeAttributesClassName} {
+		if name != nil && *name != "" {
+			names = append(names, *name)
+		}
+	}
+	if m := c.Status.ModifyVolumeStatus; m != nil && m.TargetVolumeAttributesClassName != "" {
+		names = append(names, m.TargetVolumeAttributesClassName)
+	}
+	return names
+}
+
+func classesOfVolume(v *corev1.PersistentVolume) []string {
+	if name := v.Spec.VolumeAttributesClassName; name != nil && *name != "" {
+		return []string{*name}
+	}
+	return nil
 }
 
 // protect returns the finalizers that an object should have; nil if it has them.
