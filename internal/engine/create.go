@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,8 +21,9 @@ import (
 const (
 	// maxNameTries is how often a generated name that is taken is drawn again.
 	maxNameTries = 8
-	// maxReserveTries is how often a companion (an IP, a port) that is taken is chosen again.
-	maxReserveTries = 16
+	// maxReserveTries is how often a companion (an IP, a port) that is taken is chosen again. Of those who write to one companion
+	// at a time, one succeeds each time.
+	maxReserveTries = 256
 )
 
 // Create stores a new object, or does what is posted to a virtual kind or a
@@ -186,11 +188,22 @@ func (e *Engine) checkAndStoreNew(ctx context.Context, c *Call, d *kind.Definiti
 			chosen = object.Copy(obj)
 		}
 		item, err = e.storeNew(ctx, c, d, chosen, r.DryRun)
-		if errors.Is(err, errCompanionTaken) && try < maxReserveTries {
-			continue
+		if err == nil || d.Reserve == nil || !chooseAgain(err, try) {
+			return item, err
 		}
-		return item, err
+		if err := e.wait(ctx, "", 0); err != nil { // what was chosen, or refused, followed from a cache that may be old
+			return item, err
+		}
 	}
+}
+
+// chooseAgain reports whether what a kind reserves should be chosen anew after an error: when it was taken in the meantime,
+// and once when the kind refused it.
+func chooseAgain(err error, try int) bool {
+	if errors.Is(err, errCompanionTaken) {
+		return try < maxReserveTries
+	}
+	return try == 1 && !apierrors.IsAlreadyExists(err) && !apierrors.IsServerTimeout(err)
 }
 
 // prepareNew brings a new object into the state in which its kind begins.
@@ -282,27 +295,42 @@ func (e *Engine) reserve(ctx context.Context, d *kind.Definition, obj, old objec
 	byKey := map[string]kind.Companion{}
 	for _, companion := range companions {
 		other := companion.Object
-		key := e.key(companion.Definition, other.GetNamespace(), other.GetName())
+		key := e.key(companion.Definition, other.GetNamespace(), cmp.Or(companion.Name, other.GetName()))
 		byKey[key] = companion
 		if companion.Remove {
 			txn.Then = append(txn.Then, storage.Op{Key: key})
 			continue
 		}
-		if other.GetUID() == "" {
-			other.SetUID(uuid.NewUUID())
-			other.SetCreationTimestamp(metav1.NewTime(e.Now().UTC().Truncate(time.Second)))
-			if companion.Definition.Generation != nil {
-				other.SetGeneration(1)
+		var there storage.Revision
+		if companion.Replaces != "" {
+			revision, err := codec.ParseRevision(companion.Replaces)
+			if err != nil {
+				return nil, fmt.Errorf("replace %s: %w", key, err)
 			}
+			there = storage.Revision(revision)
+		} else if companion.Name == "" {
+			e.identify(companion.Definition, other)
 		}
 		value, err := codec.EncodeStored(companion.Definition, other)
 		if err != nil {
 			return nil, err
 		}
-		txn.If = append(txn.If, storage.Condition{Key: key})
+		txn.If = append(txn.If, storage.Condition{Key: key, Revision: there})
 		txn.Then = append(txn.Then, storage.Op{Key: key, Value: value})
 	}
 	return byKey, nil
+}
+
+// identify gives a new companion what makes it an object of its own.
+func (e *Engine) identify(d *kind.Definition, obj object.Object) {
+	if obj.GetUID() != "" {
+		return
+	}
+	obj.SetUID(uuid.NewUUID())
+	obj.SetCreationTimestamp(metav1.NewTime(e.Now().UTC().Truncate(time.Second)))
+	if d.Generation != nil {
+		obj.SetGeneration(1)
+	}
 }
 
 func (e *Engine) createVirtual(ctx context.Context, c *Call, obj object.Object, options metav1.CreateOptions) (Result, error) {

@@ -128,7 +128,7 @@ func inspect(d *kind.Definition, key string, e storage.Entry) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUndecodable, err)
 	}
-	if at := object.Key(obj.GetNamespace(), obj.GetName()); at != key && !unnamed(d) {
+	if at := object.Key(obj.GetNamespace(), obj.GetName()); at != key && !d.Private {
 		return fmt.Errorf("%w: it is named %s", ErrMisplaced, at)
 	}
 	if !bytes.Equal(value, again) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/timonel/timonel/internal/kind"
@@ -31,27 +32,12 @@ func (r resources) of(key string) (prefix string, d *kind.Definition) {
 	return key[:first], r[key[:first]]
 }
 
-// The servers' own keys: objects that no path serves.
-var private = []*kind.Definition{
-	{Version: "v1", Kind: "RangeAllocation", Plural: "ranges", New: kind.Of[corev1.RangeAllocation](), Stored: kind.Stored{Prefix: "ranges"}},
-	{Version: "v1", Kind: "Endpoints", Plural: "masterleases", New: kind.Of[corev1.Endpoints](), Stored: kind.Stored{Prefix: "masterleases"}},
-	{Version: "v1", Kind: "Endpoints", Plural: "peerserverleases", New: kind.Of[corev1.Endpoints](), Stored: kind.Stored{Prefix: "peerserverleases"}},
-}
-
-// unnamed reports whether objects of d bear no name of their own.
-func unnamed(d *kind.Definition) bool {
-	for _, p := range private {
-		if p == d {
-			return true
-		}
+// private are the servers' own keys, besides those of private definitions: objects that no path serves, and that bear no names.
+func private() []*kind.Definition {
+	endpoints := func(prefix string) *kind.Definition {
+		return &kind.Definition{Version: "v1", Kind: "Endpoints", Plural: prefix, New: kind.Of[corev1.Endpoints](), Private: true}
 	}
-	return false
-}
-
-func init() {
-	for _, d := range private {
-		d.Complete()
-	}
+	return []*kind.Definition{endpoints("masterleases"), endpoints("peerserverleases")}
 }
 
 // customResources is where the definitions of custom resources are stored.
@@ -59,10 +45,7 @@ const customResources = "apiextensions.k8s.io/customresourcedefinitions/"
 
 func layout(ctx context.Context, store storage.Store, prefix string, definitions []*kind.Definition) (resources, error) {
 	r := resources{}
-	for _, d := range kind.NewCatalog(definitions...).Stored() {
-		r[d.Stored.Prefix] = d
-	}
-	for _, d := range private {
+	for _, d := range kind.NewCatalog(slices.Concat(definitions, private())...).Stored() {
 		r[d.Stored.Prefix] = d
 	}
 	page, err := store.List(ctx, prefix+"/"+customResources, storage.ListOptions{})

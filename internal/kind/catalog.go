@@ -13,6 +13,7 @@ import (
 // one; see [Live].
 type Catalog struct {
 	all        []*Definition
+	private    []*Definition // stored, and served nowhere
 	byResource map[schema.GroupVersionResource]*Definition
 	byKind     map[schema.GroupVersionKind]*Definition
 	hubs       map[schema.GroupResource]*Definition
@@ -37,6 +38,12 @@ func NewCatalog(definitions ...*Definition) *Catalog {
 	for _, d := range definitions {
 		d.Complete()
 		d.Hub().Complete()
+		if d.Private {
+			if c.hubs[d.GroupResource()] == nil {
+				c.private, c.hubs[d.GroupResource()] = append(c.private, d), d
+			}
+			continue
+		}
 		if c.byResource[d.Resource()] != nil {
 			continue
 		}
@@ -60,15 +67,15 @@ func NewCatalog(definitions ...*Definition) *Catalog {
 
 // With returns a catalogue that has further definitions.
 func (c *Catalog) With(definitions ...*Definition) *Catalog {
-	return NewCatalog(append(slices.Clone(c.all), definitions...)...)
+	return NewCatalog(slices.Concat(c.private, c.all, definitions)...)
 }
 
 // Without returns a catalogue without the definitions of the resource.
 func (c *Catalog) Without(resource schema.GroupResource) *Catalog {
-	return NewCatalog(slices.DeleteFunc(slices.Clone(c.all), func(d *Definition) bool { return d.GroupResource() == resource })...)
+	return NewCatalog(slices.DeleteFunc(slices.Concat(c.private, c.all), func(d *Definition) bool { return d.GroupResource() == resource })...)
 }
 
-// All returns the definitions in the order in which they were given.
+// All returns the definitions that are served, in the order in which they were given.
 func (c *Catalog) All() []*Definition { return c.all }
 
 // Groups returns the names of the groups in the order in which they were given.
@@ -112,7 +119,7 @@ func (c *Catalog) Serves(group, version string) bool {
 func (c *Catalog) Stored() []*Definition {
 	var stored []*Definition
 	seen := map[string]bool{}
-	for _, d := range c.all {
+	for _, d := range slices.Concat(c.all, c.private) {
 		if hub := d.Hub(); hub.Persistent() && !seen[hub.Stored.Prefix] {
 			seen[hub.Stored.Prefix] = true
 			stored = append(stored, hub)

@@ -121,6 +121,7 @@ type Definition struct {
 	Verbs                Verbs
 	Deprecated           string // the text of the warning that every request gets
 	Gate                 string // the feature gate without which the kind is not served; "": none
+	Private              bool   // stored for the server itself: at no path and in no document
 
 	// New returns an empty object of the kind's Go type.
 	New func() object.Object
@@ -235,12 +236,16 @@ const (
 // than Go types with a protobuf form.
 func (d *Definition) Tree() bool { return d.shape == tree }
 
-// Companion is another object that is made or removed in the same transaction.
+// Companion is another object that is made, replaced or removed in the same transaction.
 type Companion struct {
 	Definition *Definition
 	Object     object.Object
 	Remove     bool
-	// Taken turns the fact that the object to be made exists already into the
+	// Name is the object's, if it bears none itself; it has no identity then either.
+	Name string
+	// Replaces is the resourceVersion of the object that this one takes the place of. Empty: there must be none yet.
+	Replaces string
+	// Taken turns the fact that the object to be made exists already, or was replaced by another, into the
 	// error for the client; nil: Reserve runs again to choose another.
 	Taken func() error
 }

@@ -153,6 +153,7 @@ func (s *Server) start(ctx, stop context.Context, background *errgroup.Group) er
 		}
 		background.Go(func() error { return f.run(stop, w) })
 	}
+	background.Go(func() error { return s.keepReservations(stop) })
 	return nil
 }
 

@@ -2,7 +2,7 @@
 // names, defaults, validation, preparation, columns and subresources of Pod, Service, Node and the others.
 //
 // Promises: every function is pure, except Service's Reserve, which reads other objects to choose
-// addresses. Pod specifications, which other groups embed, are checked in podspec.
+// addresses and ports, and RepairServices. Pod specifications, which other groups embed, are checked in podspec.
 // Start reading at configmap.go, the simplest.
 package core
 
@@ -31,6 +31,8 @@ type Options struct {
 	EventTTL time.Duration
 	// IPAddress is the definition of networking.k8s.io IPAddress, which Services reserve their addresses with.
 	IPAddress *kind.Definition
+	// Ranges is the definition of RangeAllocation, which holds the node ports in use.
+	Ranges *kind.Definition
 	// ComponentStatuses looks after the components of the control plane. nil: none is known.
 	ComponentStatuses func(ctx context.Context) ([]object.Object, error)
 

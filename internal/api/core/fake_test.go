@@ -54,7 +54,7 @@ func (s shelf) Change(ctx context.Context, r schema.GroupResource, namespace, na
 		return nil, err
 	}
 	if !options.DryRun {
-		s.put(r, obj)
+		s[place(r, namespace, name)] = obj // it may bear no name itself
 	}
 	return obj, nil
 }

@@ -22,8 +22,8 @@ import (
 //
 // A cluster IP is taken when there is an IPAddress object of that name, so a Service is stored in one
 // transaction with the IPAddresses that it chose: if another Service was faster, the transaction fails and
-// the choice is made again (KEP-1880). Node ports have no object each; the ports in use are those of the
-// Services in the cache. Two servers that choose at the same moment can choose the same port.
+// the choice is made again (KEP-1880). Node ports are the same with the one allocation of all of them (portrange.go).
+// What was lost otherwise, by hand or by other servers, is found at start (service_repair.go).
 //
 // The lower part of each range is left to those who ask for a certain address or port, and used for the others
 // only when the upper part is full (KEP-3070, KEP-3668).
@@ -63,7 +63,8 @@ func (a *allocator) reserve(ctx context.Context, r kind.Reader, s, old *corev1.S
 		for _, ip := range before {
 			companions = append(companions, a.remove(ip))
 		}
-		return append(companions, a.removeEndpoints(ctx, r, old)...), nil
+		companions = append(companions, a.removeEndpoints(ctx, r, old)...)
+		return a.withPorts(ctx, r, nil, old, companions)
 	}
 	if wantsClusterIP(s) && !headless(s) {
 		made, err := a.addresses(ctx, r, s, before)
@@ -72,16 +73,21 @@ func (a *allocator) reserve(ctx context.Context, r kind.Reader, s, old *corev1.S
 		}
 		companions = append(companions, made...)
 	}
-	if err := a.ports(ctx, r, s, old); err != nil {
-		return nil, err
-	}
 	kept := addressesOf(s)
 	for _, ip := range before {
 		if !slices.Contains(kept, ip) {
 			companions = append(companions, a.remove(ip))
 		}
 	}
-	return companions, nil
+	return a.withPorts(ctx, r, s, old, companions)
+}
+
+func (a *allocator) withPorts(ctx context.Context, r kind.Reader, s, old *corev1.Service, companions []kind.Companion) ([]kind.Companion, error) {
+	c, err := a.ports(ctx, r, s, old)
+	if c != nil {
+		companions = append(companions, *c)
+	}
+	return companions, err
 }
 
 // addressesOf returns the cluster IPs that a Service has reserved.

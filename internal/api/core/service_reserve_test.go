@@ -1,9 +1,11 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,6 +26,7 @@ type cluster struct {
 func newCluster(ranges ...string) *cluster {
 	o := options()
 	o.IPAddress = &kind.Definition{Group: networkingv1.GroupName, Version: "v1", Kind: "IPAddress", Plural: "ipaddresses", Scope: kind.Cluster}
+	o.Ranges = RangeAllocation()
 	o.ServiceCIDRs = nil
 	for _, r := range ranges {
 		o.ServiceCIDRs = append(o.ServiceCIDRs, netip.MustParsePrefix(r))
@@ -68,7 +71,7 @@ func (c *cluster) write(s *corev1.Service) string {
 
 func (c *cluster) apply(companions []kind.Companion) {
 	for _, x := range companions {
-		k := place(x.Definition.GroupResource(), x.Object.GetNamespace(), x.Object.GetName())
+		k := place(x.Definition.GroupResource(), x.Object.GetNamespace(), cmp.Or(x.Name, x.Object.GetName()))
 		if x.Remove {
 			delete(c.shelf, k)
 		} else {
@@ -191,5 +194,153 @@ func TestNodePorts(t *testing.T) {
 	})
 	if problem := c.write(lb); problem != "" || lb.Spec.HealthCheckNodePort == 0 || lb.Spec.Ports[0].NodePort != 0 {
 		t.Errorf("a load balancer without node ports: %q, health check %d, port %d", problem, lb.Spec.HealthCheckNodePort, lb.Spec.Ports[0].NodePort)
+	}
+}
+
+// marked are the ports that are marked as in use.
+func (c *cluster) marked(t *testing.T) []int {
+	t.Helper()
+	obj, err := c.Get(context.Background(), rangeResource, "", portAllocation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ports, ok := portsIn(obj.(*corev1.RangeAllocation), options().NodePorts)
+	if !ok {
+		t.Fatalf("the allocation is %v", obj)
+	}
+	return ports.list()
+}
+
+func TestNodePortsAreGivenBack(t *testing.T) {
+	c := newCluster("10.0.0.0/24")
+	s := svc("s", func(s *corev1.ServiceSpec) {
+		s.Type, s.ExternalTrafficPolicy = corev1.ServiceTypeLoadBalancer, corev1.ServiceExternalTrafficPolicyLocal
+		s.Ports = []corev1.ServicePort{{Name: "a", Port: 80, NodePort: 30080}, {Name: "b", Port: 81, NodePort: 30081}}
+	})
+	check := func(what string, s *corev1.Service, want ...int) {
+		t.Helper()
+		if problem := c.write(s); problem != "" {
+			t.Errorf("%s: %s", what, problem)
+		}
+		if got := c.marked(t); !slices.Equal(got, want) {
+			t.Errorf("%s: %v are marked, want %v", what, got, want)
+		}
+	}
+	if problem := c.write(s); problem != "" {
+		t.Fatal(problem)
+	}
+	health := int(s.Spec.HealthCheckNodePort)
+	check("as it is", object.Copy(s), 30080, 30081, health)
+	less := object.Copy(s)
+	less.Spec.Ports = less.Spec.Ports[:1]
+	check("one port less", less, 30080, health)
+	global := object.Copy(less)
+	global.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyCluster
+	check("without a health check", global, 30080)
+	moved := object.Copy(global)
+	moved.Spec.Ports[0].NodePort = 30082
+	check("another port", moved, 30082)
+	shared := object.Copy(moved)
+	shared.Spec.Ports = append(shared.Spec.Ports, corev1.ServicePort{Name: "u", Port: 90, NodePort: 30082, Protocol: corev1.ProtocolUDP})
+	check("the same for UDP", shared, 30082)
+	plain := object.Copy(shared)
+	plain.Spec.Type = corev1.ServiceTypeClusterIP
+	check("ClusterIP", plain)
+	twice := svc("twice", func(s *corev1.ServiceSpec) {
+		s.Type = corev1.ServiceTypeNodePort
+		s.Ports = []corev1.ServicePort{{Name: "t", Port: 80, NodePort: 30090}, {Name: "u", Port: 81, NodePort: 30090, Protocol: corev1.ProtocolUDP}}
+	})
+	if got := c.write(twice); !strings.Contains(got, "spec.ports[1].nodePort: Invalid value: 30090: provided port is already allocated") {
+		t.Errorf("one node port for two ports of a new Service: %q", got)
+	}
+	taken := svc("taken", func(s *corev1.ServiceSpec) {
+		s.Type, s.ExternalTrafficPolicy, s.HealthCheckNodePort = corev1.ServiceTypeLoadBalancer, corev1.ServiceExternalTrafficPolicyLocal, 30095
+		s.Ports = []corev1.ServicePort{{Port: 80, NodePort: 30095}}
+	})
+	if got := c.write(taken); !strings.Contains(got, "failed to allocate requested HealthCheck NodePort 30095: provided port is already allocated") {
+		t.Errorf("a health check port in use: %q", got)
+	}
+}
+
+// The bits are those that kube-apiserver stores: port 30085 of 30000-32767 is bit 85.
+func TestAllocationBytes(t *testing.T) {
+	s := newPortSet(PortRange{30000, 32767})
+	s.add(30000)
+	s.add(30085)
+	if got := fmt.Sprintf("%x", s.data()); got != "2000000000000000000001" {
+		t.Errorf("got %s", got)
+	}
+	if _, ok := portsIn(&corev1.RangeAllocation{Range: "30000-32767", Data: s.data()}, PortRange{30000, 32000}); ok {
+		t.Error("an allocation of another range is taken for this one's")
+	}
+	if _, ok := portsIn(&corev1.RangeAllocation{Range: "30000-30007", Data: []byte{1, 0}}, PortRange{30000, 30007}); ok {
+		t.Error("an allocation with bits outside of its range is taken")
+	}
+}
+
+func TestRepair(t *testing.T) {
+	c := newCluster("10.0.0.0/24")
+	ctx := context.Background()
+	repair := &Repair{Objects: c, NodePorts: options().NodePorts}
+	s := svc("s", func(s *corev1.ServiceSpec) {
+		s.Type, s.Ports = corev1.ServiceTypeNodePort, []corev1.ServicePort{{Port: 80, NodePort: 30080}}
+	})
+	if problem := c.write(s); problem != "" {
+		t.Fatal(problem)
+	}
+	settled := func(what string) {
+		t.Helper()
+		if leaks, err := repair.Leaked(ctx); err != nil || !leaks.Empty() || !slices.Equal(c.marked(t), []int{30080}) || c.addresses() != 1 {
+			t.Errorf("%s: %v, %v, ports %v, %d addresses", what, leaks, err, c.marked(t), c.addresses())
+		}
+	}
+	settled("at first")
+	c.shelf[place(rangeResource, "", portAllocation)] = &corev1.RangeAllocation{Range: "30000-32767", Data: []byte{}}
+	delete(c.shelf, place(ipAddressResource, "", s.Spec.ClusterIP))
+	if err := repair.Missing(ctx); err != nil {
+		t.Error(err)
+	}
+	settled("what was missing")
+	gone := ipAddress(netip.MustParseAddr(s.Spec.ClusterIP), s)
+	delete(c.shelf, place(ipAddressResource, "", gone.Name))
+	if err := repair.Address(ctx, gone); err != nil {
+		t.Error(err)
+	}
+	settled("an address deleted by hand")
+
+	ports := newPortSet(options().NodePorts)
+	for _, p := range []int{30080, 30081, 30082} {
+		ports.add(p)
+	}
+	c.shelf[place(rangeResource, "", portAllocation)] = &corev1.RangeAllocation{Range: "30000-32767", Data: ports.data()}
+	c.put(ipAddressResource, ipAddress(netip.MustParseAddr("10.0.0.77"), svc("never", nil)))
+	mine := ipAddress(netip.MustParseAddr("10.0.0.78"), svc("mine", nil))
+	mine.Labels = nil // somebody else looks after it
+	c.put(ipAddressResource, mine)
+	leaks, err := repair.Leaked(ctx)
+	if err != nil || !slices.Equal(leaks.Ports, []int{30081, 30082}) || !slices.Equal(leaks.Addresses, []string{"10.0.0.77"}) {
+		t.Fatalf("leaks %v, %v", leaks, err)
+	}
+	late := svc("late", func(s *corev1.ServiceSpec) {
+		s.Type, s.ClusterIP, s.ClusterIPs = corev1.ServiceTypeNodePort, "10.0.0.9", []string{"10.0.0.9"}
+		s.Ports = []corev1.ServicePort{{Port: 80, NodePort: 30082}}
+	})
+	c.put(serviceResource, late) // another server wrote the Service that the port was for
+	if err := repair.Release(ctx, leaks); err != nil {
+		t.Error(err)
+	}
+	if got := c.marked(t); !slices.Equal(got, []int{30080, 30082}) || c.addresses() != 2 {
+		t.Errorf("after the leaks were given back: %v are marked, %d addresses", got, c.addresses())
+	}
+
+	other := svc("other", func(s *corev1.ServiceSpec) {
+		s.ClusterIP, s.ClusterIPs, s.Type = "10.0.0.9", []string{"10.0.0.9"}, corev1.ServiceTypeClusterIP
+	})
+	if err := repair.Missing(ctx); err != nil {
+		t.Error(err)
+	}
+	c.put(serviceResource, other)
+	if err := repair.Missing(ctx); err == nil || !strings.Contains(err.Error(), "the Service d/other has the address 10.0.0.9, which is reserved for d/late") {
+		t.Errorf("two Services with one address: %v", err)
 	}
 }
