@@ -34,7 +34,7 @@ func (c *cluster) defaultStorageClass() Plugin {
 		if err != nil {
 			return err
 		}
-		if class := newestDefault(all, isDefaultStorageClass, isDefaultStorageClassBeta); class != nil {
+		if class := object.Newest(all, isDefaultStorageClass, isDefaultStorageClassBeta); class != nil {
 			claim.Spec.StorageClassName = &class.Name
 		}
 		return nil
@@ -58,35 +58,9 @@ func (c *cluster) defaultIngressClass() Plugin {
 		if err != nil {
 			return err
 		}
-		if class := newestDefault(all, isDefaultIngressClass); class != nil {
+		if class := object.Newest(all, isDefaultIngressClass); class != nil {
 			ingress.Spec.IngressClassName = &class.Name
 		}
 		return nil
 	}}
-}
-
-// newestDefault returns the class that has "true" in one of the annotations: the newest, of equally old
-// ones the first by name.
-func newestDefault[T interface {
-	object.Object
-	comparable
-}](all []T, annotations ...string) T {
-	var chosen, none T
-	for _, class := range all {
-		marked := false
-		for _, a := range annotations {
-			marked = marked || class.GetAnnotations()[a] == "true"
-		}
-		if !marked {
-			continue
-		}
-		if chosen != none {
-			made, best := class.GetCreationTimestamp(), chosen.GetCreationTimestamp()
-			if made.Before(&best) || made.Equal(&best) && class.GetName() > chosen.GetName() {
-				continue
-			}
-		}
-		chosen = class
-	}
-	return chosen
 }

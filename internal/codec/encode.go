@@ -113,7 +113,7 @@ func (e *Encoder) WriteList(w io.Writer, items []Item, meta metav1.ListMeta) err
 	write := e.writeJSONList
 	switch {
 	case e.Format.View == AsTable:
-		write = e.writeTable
+		write = e.writeListTable
 	case e.Format.View == AsMetadata:
 		write = e.writeMetadataList
 	}
@@ -204,7 +204,7 @@ func (e *Encoder) collection(items []Item, meta metav1.ListMeta) *collection {
 		c.fields["kind"], c.fields["apiVersion"] = "Table", e.viewAPIVersion()
 		c.fields["columnDefinitions"] = columns.Definitions()
 		c.order, c.items = []string{"kind", "rows", "metadata", "apiVersion", "columnDefinitions"}, "rows"
-		c.append = func(b []byte, i int) ([]byte, error) { return e.appendRow(b, columns, &items[i], now) }
+		c.append = func(b []byte, i int) ([]byte, error) { return e.appendRow(b, columns, &items[i], now, "") }
 	}
 	return c
 }

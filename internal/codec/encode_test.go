@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -354,5 +355,44 @@ func TestConvertedVersion(t *testing.T) {
 	decode(t, Format{Media: ProtobufMedia}, b, got, "old.example.com/v1beta1", "Old")
 	if !reflect.DeepEqual(got.StringData, map[string]string{"k": "some text"}) {
 		t.Errorf("got %v", got)
+	}
+}
+
+// One name of a list may bear a mark in its Table; an object by itself, or with others whose mark it is not, does not.
+func TestMarkedTable(t *testing.T) {
+	classes := &kind.Definition{
+		Version: "v1", Kind: "ConfigMap", Plural: "configmaps", Scope: kind.Namespaced, New: kind.Of[corev1.ConfigMap](),
+		Marked: func(all []object.Object) (object.Object, string) { return object.Newest(all, "best"), " (best)" },
+	}
+	class := func(name, best string, made int64) Item {
+		return Item{Definition: classes, Object: &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
+			Name: name, Annotations: map[string]string{"best": best}, CreationTimestamp: metav1.Unix(made, 0),
+		}}}
+	}
+	e := &Encoder{Definition: classes, Format: Format{View: AsTable, ViewVersion: "v1", IncludeObject: "None"}}
+	check := func(want string, items ...Item) {
+		t.Helper()
+		var b strings.Builder
+		if err := e.WriteList(&b, items, metav1.ListMeta{}); err != nil {
+			t.Fatal(err)
+		}
+		var table metav1.Table
+		if err := json.Unmarshal([]byte(b.String()), &table); err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, r := range table.Rows {
+			names = append(names, r.Cells[0].(string))
+		}
+		if got := strings.Join(names, ", "); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	check("a, c (best), d, b", class("a", "true", 1), class("c", "true", 2), class("d", "true", 2), class("b", "", 3))
+	check("a, b", class("a", "false", 1), class("b", "", 2))
+	check("")
+	one, err := e.Object(class("a", "true", 1))
+	if err != nil || strings.Contains(string(one), "(best)") {
+		t.Errorf("%s, %v", one, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -18,6 +19,27 @@ import (
 // writeTable writes items as a Table. In a stream only the first carries the
 // column definitions.
 func (e *Encoder) writeTable(w io.Writer, items []Item, meta metav1.ListMeta) error {
+	return e.writeMarkedTable(w, items, meta, -1, "")
+}
+
+// writeListTable is writeTable for a list, in which the name of one item may be marked.
+func (e *Encoder) writeListTable(w io.Writer, items []Item, meta metav1.ListMeta) error {
+	if e.Definition.Marked == nil {
+		return e.writeTable(w, items, meta)
+	}
+	all := make([]object.Object, len(items))
+	for i := range items {
+		obj, err := items[i].Decoded()
+		if err != nil {
+			return err
+		}
+		all[i] = obj
+	}
+	marked, mark := e.Definition.Marked(all)
+	return e.writeMarkedTable(w, items, meta, slices.Index(all, marked), mark)
+}
+
+func (e *Encoder) writeMarkedTable(w io.Writer, items []Item, meta metav1.ListMeta, marked int, mark string) error {
 	columns := e.Definition.Columns.All()
 	b, err := e.tableHead(columns, meta)
 	if err != nil {
@@ -28,7 +50,11 @@ func (e *Encoder) writeTable(w io.Writer, items []Item, meta metav1.ListMeta) er
 		if n > 0 {
 			b = append(b, ',')
 		}
-		if b, err = e.appendRow(b, columns, &items[n], now); err != nil {
+		suffix := ""
+		if n == marked {
+			suffix = mark
+		}
+		if b, err = e.appendRow(b, columns, &items[n], now, suffix); err != nil {
 			return err
 		}
 		if len(b) > tableChunk {
@@ -137,13 +163,19 @@ func (e *Encoder) rowOf(i *Item, columns kind.Columns) (*row, error) {
 	return makeRow(e.Definition, columns, obj)
 }
 
-func (e *Encoder) appendRow(b []byte, columns kind.Columns, i *Item, now time.Time) ([]byte, error) {
+// appendRow appends the row of an item; a mark is shown behind the name.
+func (e *Encoder) appendRow(b []byte, columns kind.Columns, i *Item, now time.Time, mark string) ([]byte, error) {
 	r, err := e.rowOf(i, columns)
 	if err != nil {
 		return nil, err
 	}
+	start := len(b)
 	if b, err = r.append(b, now); err != nil {
 		return nil, err
+	}
+	if mark != "" { // names have nothing that is written otherwise
+		name := start + len(`{"cells":["`)
+		b = slices.Insert(b, name+bytes.IndexByte(b[name:], '"'), []byte(mark)...)
 	}
 	b = append(b, `,"object":`...)
 	switch e.Format.IncludeObject {

@@ -198,6 +198,9 @@ type Definition struct {
 	// Columns are the cells of a Table after the name, made from the hub's object; nil: the default
 	// columns Name and Created At.
 	Columns Columns
+	// Marked is the object of a list whose name has a mark in the list's Table (the default class), and the mark; nil if
+	// none has. An object that is shown by itself has none.
+	Marked func(all []object.Object) (obj object.Object, mark string)
 	// Conditions are marks on a Table row (a Pod that is done: Completed).
 	Conditions func(obj object.Object) []metav1.TableRowCondition
 

@@ -6,6 +6,7 @@ import (
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/api/show"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -38,8 +39,17 @@ func storageClass() *kind.Definition {
 			})},
 			kind.Age,
 		},
+		Marked: func(all []object.Object) (object.Object, string) {
+			return object.Newest(all, isDefaultClass, isDefaultClassBeta), " (default)"
+		},
 	}
 }
+
+// The annotations that make a class the default one.
+const (
+	isDefaultClass     = "storageclass.kubernetes.io/is-default-class"
+	isDefaultClassBeta = "storageclass.beta.kubernetes.io/is-default-class"
+)
 
 func defaultStorageClass(c *storagev1.StorageClass) {
 	if c.ReclaimPolicy == nil {
