@@ -84,6 +84,6 @@ func Groups(o Options) []*kind.Definition {
 // Served are the definitions that a server has with its feature gates and its --runtime-config.
 func Served(definitions []*kind.Definition, gates feature.Gates, apis feature.APIs) []*kind.Definition {
 	return slices.DeleteFunc(slices.Clone(definitions), func(d *kind.Definition) bool {
-		return !apis.Serves(d.Resource()) || d.Gate != "" && !gates.Enabled(d.Gate)
+		return !d.Private && (!apis.Serves(d.Resource()) || d.Gate != "" && !gates.Enabled(d.Gate))
 	})
 }
