@@ -5,7 +5,7 @@
 // certificate of each namespace, aggregated cluster roles, nodes (silence, taints, TTL annotation), taint eviction,
 // garbage collection by owners, pod garbage collection, quotas, Endpoints and EndpointSlices, ReplicaSets and
 // ReplicationControllers, Deployments, Jobs, CronJobs, DaemonSets, StatefulSets, jobs' time to live,
-// disruption budgets, and the protection of volumes, claims and attributes classes that are in use.
+// disruption budgets, the protection of volumes, claims and attributes classes that are in use, and ranges of cluster IPs.
 //
 // What there is not: binding and provisioning of volumes (the scheduler's WaitForFirstConsumer included), attach and
 // detach, horizontal pod autoscaling, certificate signing, tokens in secrets, EndpointSlice mirroring, service
@@ -91,6 +91,7 @@ func New(client kubernetes.Interface, config *rest.Config, c Config) (*Controlle
 	all.addDisruption()
 	all.addVolumeProtection()
 	all.addClassProtection()
+	all.addServiceCIDRs()
 	return all, nil
 }
 
