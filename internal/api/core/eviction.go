@@ -2,7 +2,9 @@ package core
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/timonel/timonel/internal/kind"
@@ -80,6 +82,9 @@ func tryEvict(ctx context.Context, call kind.JobCall, options metav1.DeleteOptio
 				options.Preconditions.ResourceVersion = &p.ResourceVersion
 			}
 		}
+		if err := markEvicted(ctx, call, &options); err != nil {
+			return err
+		}
 		return call.Objects.Delete(ctx, podResource, call.Namespace, call.Name, options)
 	}
 	if free := unbudgeted(p); free {
@@ -107,6 +112,50 @@ func tryEvict(ctx context.Context, call kind.JobCall, options metav1.DeleteOptio
 	}
 	return remove(false)
 }
+
+// markEvicted says in the pod's status why it is going (KEP-3329), before it is deleted: who looks at a failed pod can tell. A precondition about the
+// pod's version is then one about the version that says so.
+func markEvicted(ctx context.Context, call kind.JobCall, options *metav1.DeleteOptions) error {
+	if call.DryRun {
+		return nil
+	}
+	marked, err := call.Objects.Change(ctx, podResource, call.Namespace, call.Name, func(obj object.Object) error {
+		if p := options.Preconditions; p != nil {
+			if p.UID != nil && *p.UID != obj.GetUID() || p.ResourceVersion != nil && *p.ResourceVersion != obj.GetResourceVersion() {
+				return errUnmarked // the deletion will say what is wrong
+			}
+		}
+		pod := obj.(*corev1.Pod)
+		condition := corev1.PodCondition{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: evictionReason, Message: "Eviction API: evicting",
+			ObservedGeneration: pod.Generation, LastTransitionTime: metav1.Now(),
+		}
+		at := slices.IndexFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == condition.Type })
+		switch {
+		case at < 0:
+			pod.Status.Conditions = append(pod.Status.Conditions, condition)
+		case pod.Status.Conditions[at].Status != condition.Status || pod.Status.Conditions[at].Reason != condition.Reason:
+			pod.Status.Conditions[at] = condition
+		}
+		return nil
+	}, kind.ChangeOptions{Raw: true})
+	switch {
+	case errors.Is(err, errUnmarked):
+		return nil
+	case err != nil:
+		return err
+	}
+	if p := options.Preconditions; p != nil && p.ResourceVersion != nil {
+		version := marked.GetResourceVersion()
+		p.ResourceVersion = &version
+	}
+	return nil
+}
+
+// evictionReason is the reason of the condition DisruptionTarget of a pod that is evicted.
+const evictionReason = "EvictionByEvictionAPI"
+
+var errUnmarked = errors.New("the pod is another one")
 
 // unbudgeted reports whether a pod can go without asking: nobody relies on it.
 func unbudgeted(p *corev1.Pod) bool {
