@@ -107,6 +107,16 @@ func (l *Language) Compile(text string) (*Expression, error) {
 // Type is what the expression evaluates to.
 func (e *Expression) Type() *celgo.Type { return e.ast.OutputType() }
 
+// Uses reports whether the expression refers to a variable.
+func (e *Expression) Uses(variable string) bool {
+	for _, r := range e.ast.NativeRep().ReferenceMap() {
+		if r.Name == variable {
+			return true
+		}
+	}
+	return false
+}
+
 // Program runs the expression.
 func (e *Expression) Program() celgo.Program { return e.program }
 

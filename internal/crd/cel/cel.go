@@ -131,9 +131,9 @@ func (s *scope) message(v *apiextensions.ValidationRule) (*language.Expression, 
 }
 
 func (s *scope) rule(v apiextensions.ValidationRule) rule {
-	r := rule{ValidationRule: v, transition: strings.Contains(v.Rule, "oldSelf")}
+	r := rule{ValidationRule: v}
 	if e, err := s.condition(&v); err == nil { // Check has told the author
-		r.program = e.Program()
+		r.program, r.transition = e.Program(), e.Uses("oldSelf")
 	}
 	if v.MessageExpression != "" {
 		if e, err := s.message(&v); err == nil {

@@ -34,7 +34,7 @@ type shownRule struct {
 // Check reports the rules of a schema whose root is at path that do not compile or can cost too much.
 func Check(root *apiextensions.JSONSchemaProps, path *field.Path) field.ErrorList {
 	c := &checker{}
-	c.node(root, path, true, 1)
+	c.node(root, path, place{root: true, times: 1})
 	if c.total <= maxTotalCost {
 		return c.errs
 	}
@@ -72,33 +72,49 @@ type cost struct {
 // unbounded is how often a value can occur that is below a list or map without a limit: as often as a request can hold it.
 const unbounded = math.MaxUint64
 
-// node checks a schema node whose values can occur so many times in an object.
-func (c *checker) node(props *apiextensions.JSONSchemaProps, path *field.Path, root bool, times uint64) {
+// place is where in an object the values of a schema node are.
+type place struct {
+	root  bool   // the value is a whole object
+	times uint64 // it can occur so many times
+	// uncorrelated is the list or map above whose parts cannot be told from those of the old object; nil: there is none.
+	uncorrelated *field.Path
+}
+
+// node checks a schema node.
+func (c *checker) node(props *apiextensions.JSONSchemaProps, path *field.Path, at place) {
 	if len(props.XValidations) > 0 {
-		s := newScope(props, root)
-		occurs := times
-		if times == unbounded {
-			occurs = language.RequestBytes / (s.self.MinBytes + 1)
+		s, here := newScope(props, at.root), at
+		if here.times == unbounded {
+			here.times = language.RequestBytes / (s.self.MinBytes + 1)
 		}
-		ground, err := groundOf(props, root)
+		ground, err := groundOf(props, at.root)
 		if err != nil {
 			c.errs = append(c.errs, field.InternalError(path, err))
 			return
 		}
 		for i := range props.XValidations {
-			c.rule(s, ground, &props.XValidations[i], path.Child("x-kubernetes-validations").Index(i), occurs)
+			c.rule(s, ground, &props.XValidations[i], path.Child("x-kubernetes-validations").Index(i), here)
 		}
+	}
+	below := func(child *apiextensions.JSONSchemaProps, path *field.Path, times uint64, uncorrelated *field.Path) {
+		c.node(child, path, place{root: child.XEmbeddedResource, times: times, uncorrelated: uncorrelated})
+	}
+	uncorrelated := at.uncorrelated
+	if uncorrelated == nil && props.XMapType != nil && *props.XMapType == "atomic" {
+		uncorrelated = path
 	}
 	for _, name := range slices.Sorted(maps.Keys(props.Properties)) {
 		child := props.Properties[name]
-		c.node(&child, path.Child("properties").Key(name), child.XEmbeddedResource, times)
-	}
-	if props.Items != nil && props.Items.Schema != nil {
-		c.node(props.Items.Schema, path.Child("items"), props.Items.Schema.XEmbeddedResource, multiplied(times, props.MaxItems))
+		below(&child, path.Child("properties").Key(name), at.times, uncorrelated)
 	}
 	if props.AdditionalProperties != nil && props.AdditionalProperties.Schema != nil {
-		child := props.AdditionalProperties.Schema
-		c.node(child, path.Child("additionalProperties"), child.XEmbeddedResource, multiplied(times, props.MaxProperties))
+		below(props.AdditionalProperties.Schema, path.Child("additionalProperties"), multiplied(at.times, props.MaxProperties), uncorrelated)
+	}
+	if props.Items != nil && props.Items.Schema != nil {
+		if uncorrelated == nil && (props.XListType == nil || *props.XListType != "map") {
+			uncorrelated = path
+		}
+		below(props.Items.Schema, path.Child("items"), multiplied(at.times, props.MaxItems), uncorrelated)
 	}
 }
 
@@ -109,18 +125,21 @@ func multiplied(times uint64, max *int64) uint64 {
 	return language.Times(times, bound(max))
 }
 
-// rule checks a rule that can run so many times for an object.
-func (c *checker) rule(s *scope, g ground, r *apiextensions.ValidationRule, path *field.Path, times uint64) {
+// rule checks a rule of the values at a place.
+func (c *checker) rule(s *scope, g ground, r *apiextensions.ValidationRule, path *field.Path, at place) {
 	if strings.TrimSpace(r.Rule) == "" {
 		return // told by the schema's own validation
 	}
 	show := shownRule{r.Rule, r.Message, r.MessageExpression, r.Reason, r.FieldPath, r.OptionalOldSelf}
 	optionalOld := ptr.Deref(r.OptionalOldSelf, false)
 	condition := known.judge(g.key(r.Rule, isCondition, optionalOld), func() (*language.Expression, error) { return s.condition(r) })
-	c.expression(condition, show, "rule cost", path.Child("rule"), times)
+	if at.uncorrelated != nil && condition.transition {
+		c.errs = append(c.errs, field.Invalid(path.Child("rule"), r.Rule, fmt.Sprintf("oldSelf cannot be used on the uncorrelatable portion of the schema within %v", at.uncorrelated)))
+	}
+	c.expression(condition, show, "rule cost", path.Child("rule"), at.times)
 	if r.MessageExpression != "" {
 		message := known.judge(g.key(r.MessageExpression, isMessage, optionalOld), func() (*language.Expression, error) { return s.message(r) })
-		c.expression(message, show, "messageExpression cost", path.Child("messageExpression"), times)
+		c.expression(message, show, "messageExpression cost", path.Child("messageExpression"), at.times)
 	}
 }
 

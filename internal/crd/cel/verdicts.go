@@ -11,9 +11,10 @@ import (
 
 // verdict is what compiling an expression on a schema led to.
 type verdict struct {
-	cost    uint64 // of one run, at most
-	err     error  // it does not compile
-	unknown error  // it does, and its cost cannot be told
+	cost       uint64 // of one run, at most
+	transition bool   // it looks at the old value
+	err        error  // it does not compile
+	unknown    error  // it does, and its cost cannot be told
 }
 
 // verdicts remembers verdicts. Compiling takes a third of a millisecond, and whoever keeps definitions in step (an operator,
@@ -66,6 +67,7 @@ func (v *verdicts) judge(key verdictKey, compile func() (*language.Expression, e
 	var made verdict
 	e, err := compile()
 	if made.err = err; err == nil {
+		made.transition = e.Uses("oldSelf")
 		made.cost, made.unknown = e.Cost()
 	}
 	v.add(key, made)
