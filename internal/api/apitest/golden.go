@@ -103,7 +103,7 @@ func run(catalog *kind.Catalog, body, before []byte) (string, error) {
 		if rules.Validate != nil {
 			errs = rules.Validate(ctx, obj)
 		}
-		if d.Warnings != nil {
+		if d.Warnings != nil && len(errs) == 0 {
 			warnings = d.Warnings(ctx, obj, nil)
 		}
 	} else {
@@ -114,15 +114,19 @@ func run(catalog *kind.Catalog, body, before []byte) (string, error) {
 		if d.PrepareUpdate != nil {
 			d.PrepareUpdate(ctx, obj, object.Copy(old))
 		}
+		if d.Generation != nil && d.Generation(obj, old) {
+			obj.SetGeneration(old.GetGeneration() + 1)
+		}
 		switch {
 		case rules.ValidateUpdate != nil:
 			errs = rules.ValidateUpdate(ctx, obj, old)
 		case rules.Validate != nil:
 			errs = rules.Validate(ctx, obj)
 		}
-		if d.Warnings != nil {
+		if d.Warnings != nil && len(errs) == 0 {
 			warnings = d.Warnings(ctx, obj, old)
 		}
+		obj.SetGeneration(old.GetGeneration()) // is the engine's business
 	}
 	var b strings.Builder
 	for _, e := range errs {

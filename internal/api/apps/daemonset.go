@@ -123,14 +123,13 @@ func validateDaemonSet(d, old *appsv1.DaemonSet, rules podspec.Rules) field.Erro
 		was, before = old.Spec, &old.Spec.Template
 	}
 	var errs field.ErrorList
-	selector, wrong := selectorOf(d.Spec.Selector, spec.Child("selector"))
+	selector, _ := selectorOf(d.Spec.Selector, spec.Child("selector")) // what is wrong with it is said by check.Selector
 	if s := d.Spec.Selector; s != nil {
 		errs = append(errs, check.Selector(s, was.Selector, spec.Child("selector"))...)
 		if len(s.MatchLabels)+len(s.MatchExpressions) == 0 {
 			errs = append(errs, field.Invalid(spec.Child("selector"), s, "empty selector is invalid for daemonset"))
 		}
 	}
-	errs = append(errs, wrong...)
 	errs = append(errs, podspec.ValidateLongRunning(&d.Spec.Template, before, selector, "DaemonSet", rules, template)...)
 	errs = append(errs, check.NonNegative(d.Spec.MinReadySeconds, spec.Child("minReadySeconds"))...)
 	errs = append(errs, checkDaemonStrategy(&d.Spec.UpdateStrategy, spec.Child("updateStrategy"))...)

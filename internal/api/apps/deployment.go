@@ -44,7 +44,7 @@ func deployment(rules podspec.Rules) *kind.Definition {
 		}),
 		Validate:       kind.Validate(func(d *appsv1.Deployment) field.ErrorList { return validateDeployment(d, nil, rules) }),
 		ValidateUpdate: kind.ValidateUpdate(func(d, old *appsv1.Deployment) field.ErrorList { return validateDeployment(d, old, rules) }),
-		Warnings:       pods.Warnings(template),
+		Warnings:       pods.NamedWarnings(template),
 		Columns: append(kind.Columns{
 			{Name: "Ready", Description: "Number of the pod with ready state", Of: kind.Cell(func(d *appsv1.Deployment) any {
 				return fmt.Sprintf("%d/%d", d.Status.ReadyReplicas, ptr.Deref(d.Spec.Replicas, 0))
@@ -112,8 +112,9 @@ func validateDeployment(d, old *appsv1.Deployment, rules podspec.Rules) field.Er
 	errs := check.NonNegativePtr(d.Spec.Replicas, spec.Child("replicas"))
 	errs = append(errs, checkSelector(d.Spec.Selector, was.Selector, "deployment", spec.Child("selector"))...)
 	selector, wrong := selectorOf(d.Spec.Selector, spec.Child("selector"))
-	errs = append(errs, wrong...)
-	errs = append(errs, podspec.ValidateLongRunning(&d.Spec.Template, before, selector, "ReplicaSet", rules, template)...)
+	if errs = append(errs, wrong...); wrong == nil {
+		errs = append(errs, podspec.ValidateLongRunning(&d.Spec.Template, before, selector, "ReplicaSet", rules, template)...)
+	}
 	errs = append(errs, checkDeploymentStrategy(&d.Spec.Strategy, spec.Child("strategy"))...)
 	errs = append(errs, check.NonNegative(d.Spec.MinReadySeconds, spec.Child("minReadySeconds"))...)
 	errs = append(errs, check.NonNegativePtr(d.Spec.RevisionHistoryLimit, spec.Child("revisionHistoryLimit"))...)

@@ -37,7 +37,7 @@ func replicaSet(rules podspec.Rules) *kind.Definition {
 		Generation:     kind.Changed(func(r, old *appsv1.ReplicaSet) bool { return !object.Equal(&r.Spec, &old.Spec) }),
 		Validate:       kind.Validate(func(r *appsv1.ReplicaSet) field.ErrorList { return validateReplicaSet(r, nil, rules) }),
 		ValidateUpdate: kind.ValidateUpdate(func(r, old *appsv1.ReplicaSet) field.ErrorList { return validateReplicaSet(r, old, rules) }),
-		Warnings:       pods.Warnings(template),
+		Warnings:       pods.NamedWarnings(template),
 		Columns: append(kind.Columns{
 			{Name: "Desired", Type: "integer", Description: spec["replicas"], Of: kind.Cell(func(r *appsv1.ReplicaSet) any { return int64(ptr.Deref(r.Spec.Replicas, 0)) })},
 			{Name: "Current", Type: "integer", Description: status["replicas"], Of: kind.Cell(func(r *appsv1.ReplicaSet) any { return int64(r.Status.Replicas) })},
@@ -71,8 +71,9 @@ func validateReplicaSet(r, old *appsv1.ReplicaSet, rules podspec.Rules) field.Er
 	errs = append(errs, check.NonNegative(r.Spec.MinReadySeconds, spec.Child("minReadySeconds"))...)
 	errs = append(errs, checkSelector(r.Spec.Selector, was.Selector, "deployment", spec.Child("selector"))...)
 	selector, wrong := selectorOf(r.Spec.Selector, spec.Child("selector"))
-	errs = append(errs, wrong...)
-	errs = append(errs, podspec.ValidateLongRunning(&r.Spec.Template, before, selector, "ReplicaSet", rules, template)...)
+	if errs = append(errs, wrong...); wrong == nil {
+		errs = append(errs, podspec.ValidateLongRunning(&r.Spec.Template, before, selector, "ReplicaSet", rules, template)...)
+	}
 	if old != nil {
 		errs = append(errs, check.Immutable(r.Spec.Selector, was.Selector, spec.Child("selector"))...)
 	}

@@ -1,6 +1,7 @@
 package apps
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/timonel/timonel/internal/api/check"
@@ -22,8 +23,9 @@ func statefulSet(rules podspec.Rules) *kind.Definition {
 	return &kind.Definition{
 		Group: group, Version: "v1", Kind: "StatefulSet", Plural: "statefulsets", ShortNames: []string{"sts"}, Categories: []string{"all"},
 		Scope: kind.Namespaced, Verbs: kind.Standard,
-		New:     kind.Of[appsv1.StatefulSet](),
-		Default: kind.Default(defaultStatefulSet),
+		New:       kind.Of[appsv1.StatefulSet](),
+		CheckName: check.LabelName, // the host names of the pods begin with it
+		Default:   kind.Default(defaultStatefulSet),
 		PrepareCreate: kind.Prepare(func(s *appsv1.StatefulSet) {
 			s.Status = appsv1.StatefulSetStatus{}
 			pods.New(s)
@@ -35,7 +37,7 @@ func statefulSet(rules podspec.Rules) *kind.Definition {
 		Generation:     kind.Changed(func(s, old *appsv1.StatefulSet) bool { return !object.Equal(&s.Spec, &old.Spec) }),
 		Validate:       kind.Validate(func(s *appsv1.StatefulSet) field.ErrorList { return validateStatefulSet(s, nil, rules) }),
 		ValidateUpdate: kind.ValidateUpdate(func(s, old *appsv1.StatefulSet) field.ErrorList { return validateStatefulSet(s, old, rules) }),
-		Warnings:       pods.Warnings(template),
+		Warnings:       warnStatefulSet(pods),
 		Columns: append(kind.Columns{
 			{Name: "Ready", Description: "Number of the pod with ready state", Of: kind.Cell(func(s *appsv1.StatefulSet) any {
 				return fmt.Sprintf("%d/%d", s.Status.ReadyReplicas, ptr.Deref(s.Spec.Replicas, 0))
@@ -146,11 +148,45 @@ func validateStatefulSet(set, old *appsv1.StatefulSet, rules podspec.Rules) fiel
 	errs = append(errs, checkSelector(s.Selector, was.Selector, "statefulset", spec.Child("selector"))...)
 	selector, wrong := selectorOf(s.Selector, spec.Child("selector"))
 	errs = append(errs, wrong...)
-	errs = append(errs, podspec.ValidateLongRunning(&s.Template, before, selector, "StatefulSet", rules, template)...)
-	if old != nil {
-		errs = append(errs, keepStatefulSet(s, &was, spec)...)
+	for i := range s.VolumeClaimTemplates {
+		rules.Claims = append(rules.Claims, s.VolumeClaimTemplates[i].Name)
+	}
+	var pods field.ErrorList
+	if wrong == nil {
+		pods = podspec.ValidateLongRunning(&s.Template, before, selector, "StatefulSet", rules, template)
+	}
+	if old == nil {
+		return check.Join(errs, pods, checkClaimTemplates(s.VolumeClaimTemplates, spec.Child("volumeClaimTemplates")))
+	}
+	if len(pods) > 0 && equality.Semantic.DeepEqual(s.Template, was.Template) {
+		pods = nil // older servers did not look at the template
+	}
+	return check.Join(errs, pods, keepStatefulSet(s, &was, spec))
+}
+
+// checkClaimTemplates checks the claims that each pod gets. They never change, so they are not asked again.
+func checkClaimTemplates(claims []corev1.PersistentVolumeClaim, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for i := range claims {
+		errs = append(errs, podspec.ValidateClaimSpec(&claims[i].Spec, nil, path.Index(i).Child("spec"))...)
 	}
 	return errs
+}
+
+// warnStatefulSet warns of claims and of a history without end, besides what the pod template does.
+func warnStatefulSet(pods podspec.Template[*appsv1.StatefulSet]) func(context.Context, object.Object, object.Object) []string {
+	inTemplate := pods.Warnings(template)
+	return func(ctx context.Context, obj, old object.Object) []string {
+		s := &obj.(*appsv1.StatefulSet).Spec
+		warnings := inTemplate(ctx, obj, old)
+		for i := range s.VolumeClaimTemplates {
+			warnings = append(warnings, podspec.WarnClaimSpec(&s.VolumeClaimTemplates[i].Spec, field.NewPath("spec", "volumeClaimTemplates").Index(i))...)
+		}
+		if ptr.Deref(s.RevisionHistoryLimit, 0) < 0 {
+			warnings = append(warnings, "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended")
+		}
+		return warnings
+	}
 }
 
 // keepStatefulSet wants that what gives pods their names and volumes stays.

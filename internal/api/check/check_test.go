@@ -55,7 +55,7 @@ func TestContainerResources(t *testing.T) {
 		{"", "example.com/gpu=2", "Limit must be set for non overcommitable resources"},
 		{"hugepages-2Mi=4Mi cpu=1", "", ""},
 		{"hugepages-2Mi=4Mi", "", "HugePages require cpu or memory"},
-		{"hugepages-2Mi=5Mi cpu=1", "", "is not positive integer multiple of 2Mi"},
+		{"hugepages-2Mi=5Mi cpu=1", "", "is not positive integer multiple of hugepages-2Mi"},
 		{"cpu=-1", "", TextNonNegative},
 	} {
 		errs := ContainerResources(&corev1.ResourceRequirements{Limits: list(x.limits), Requests: list(x.requests)}, field.NewPath("r"), nil)

@@ -170,14 +170,19 @@ func ContainerResources(r *corev1.ResourceRequirements, path *field.Path, name f
 	return errs
 }
 
+// SaneQuantity wants q >= 0. Parity: what is quoted is a number of whole units.
+func SaneQuantity(q resource.Quantity, path *field.Path) field.ErrorList {
+	if n := q.Value(); n < 0 {
+		return field.ErrorList{field.Invalid(path, n, "must be a valid resource quantity")}
+	}
+	return nil
+}
+
 // hugePageQuantity wants a whole number of pages of the size in the resource's name.
 func hugePageQuantity(name corev1.ResourceName, q resource.Quantity, path *field.Path) field.ErrorList {
 	size, err := resource.ParseQuantity(strings.TrimPrefix(string(name), corev1.ResourceHugePagesPrefix))
-	if err != nil || size.Sign() <= 0 || size.MilliValue()%1000 != 0 {
+	if err == nil && size.Sign() > 0 && size.MilliValue()%1000 == 0 && q.Value()%size.Value() == 0 {
 		return nil
 	}
-	if q.Value()%size.Value() != 0 {
-		return field.ErrorList{field.Invalid(path, q.String(), fmt.Sprintf("%s is not positive integer multiple of %s", q.String(), size.String()))}
-	}
-	return nil
+	return field.ErrorList{field.Invalid(path, q.String(), fmt.Sprintf("%s is not positive integer multiple of %s", q.String(), name))}
 }

@@ -28,12 +28,12 @@ func ShareAtMostAll(v *intstr.IntOrString, path *field.Path) field.ErrorList {
 	return nil
 }
 
-// ZeroShare reports whether v is 0, 0% or not there.
+// ZeroShare reports whether v is 0, 0% or not there. A text that is neither a number nor a percentage counts as 0.
 func ZeroShare(v *intstr.IntOrString) bool {
 	if n, ok := percent(v); ok {
 		return n == 0
 	}
-	return v == nil || v.Type == intstr.Int && v.IntVal == 0
+	return v == nil || v.IntValue() == 0
 }
 
 // percent returns the number of a percentage, if v is one.

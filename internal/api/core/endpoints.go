@@ -9,6 +9,7 @@ import (
 	"github.com/timonel/timonel/internal/api/show"
 	"github.com/timonel/timonel/internal/kind"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -26,6 +27,7 @@ func endpoints() *kind.Definition {
 		Default:        kind.Default(defaultEndpoints),
 		Validate:       kind.Validate(func(e *corev1.Endpoints) field.ErrorList { return validateEndpoints(e, nil) }),
 		ValidateUpdate: kind.ValidateUpdate(validateEndpoints),
+		Warnings:       kind.Warn(warnEndpoints),
 		Columns: kind.Columns{
 			{Name: "Endpoints", Description: corev1.Endpoints{}.SwaggerDoc()["subsets"], Of: kind.Cell(endpointsCell)},
 			kind.Age,
@@ -92,6 +94,21 @@ func validateEndpointPort(p *corev1.EndpointPort, named bool, at *field.Path) fi
 		errs = append(errs, check.Each(at.Child("appProtocol"), *p.AppProtocol, check.QualifiedName(*p.AppProtocol))...)
 	}
 	return errs
+}
+
+// warnEndpoints tells of addresses that are written in a form that not all programs read alike.
+func warnEndpoints(e, _ *corev1.Endpoints) []string {
+	var warnings []string
+	for i, s := range e.Subsets {
+		at := field.NewPath("subsets").Index(i)
+		for j, a := range s.Addresses {
+			warnings = append(warnings, validation.GetWarningsForIP(at.Child("addresses").Index(j).Child("ip"), a.IP)...)
+		}
+		for j, a := range s.NotReadyAddresses {
+			warnings = append(warnings, validation.GetWarningsForIP(at.Child("notReadyAddresses").Index(j).Child("ip"), a.IP)...)
+		}
+	}
+	return warnings
 }
 
 func endpointsCell(e *corev1.Endpoints) any {

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	corev1 "k8s.io/api/core/v1"
@@ -17,6 +18,7 @@ func event(ttl time.Duration) *kind.Definition {
 		Version: "v1", Kind: "Event", Plural: "events", ShortNames: []string{"ev"},
 		Scope: kind.Namespaced, Verbs: kind.Standard, CreateOnPut: true, Unowned: true,
 		New:            kind.Of[corev1.Event](),
+		CheckName:      check.SegmentName, // older than rules for names
 		Validate:       kind.Validate(func(e *corev1.Event) field.ErrorList { return ValidateEvent(e, false) }),
 		ValidateUpdate: kind.ValidateUpdate(func(e, old *corev1.Event) field.ErrorList { return ValidateEventUpdate(e, old, false) }),
 		Expire:         func(object.Object) time.Duration { return ttl },

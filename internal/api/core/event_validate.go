@@ -5,6 +5,7 @@ import (
 
 	"github.com/timonel/timonel/internal/api/check"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -13,42 +14,67 @@ import (
 const (
 	maxEventText    = 128
 	maxEventMessage = 1024
+	minEventSeries  = 2
 )
 
 // ValidateEvent checks a new Event. One that came through events.k8s.io (strict), or that has an eventTime, must be
-// complete; others, from older clients, hardly need anything.
+// complete; others, from older clients, hardly need anything. Parity: answers quote nothing of what is too long or set in vain.
 func ValidateEvent(e *corev1.Event, strict bool) field.ErrorList {
+	errs := validateEventAsStored(e, strict)
+	if !strict {
+		return errs
+	}
+	errs = append(errs, validateEventSeries(e.Series)...)
+	if e.EventTime.IsZero() {
+		errs = append(errs, field.Required(field.NewPath("eventTime"), ""))
+	}
+	if e.Type != corev1.EventTypeNormal && e.Type != corev1.EventTypeWarning {
+		errs = append(errs, field.Invalid(field.NewPath("type"), "", fmt.Sprintf("has invalid value: %v", e.Type)))
+	}
+	unset := func(set bool, name string) {
+		if set {
+			errs = append(errs, field.Invalid(field.NewPath(name), "", "needs to be unset"))
+		}
+	}
+	unset(!e.FirstTimestamp.IsZero(), "firstTimestamp")
+	unset(!e.LastTimestamp.IsZero(), "lastTimestamp")
+	unset(e.Count != 0, "count")
+	unset(e.Source.Component != "" || e.Source.Host != "", "source")
+	return errs
+}
+
+// validateEventAsStored checks what Events must be whichever way they came.
+func validateEventAsStored(e *corev1.Event, strict bool) field.ErrorList {
 	errs := validateEventTarget(e)
 	if !e.EventTime.IsZero() {
 		errs = append(errs, validateEventReporter(e, strict)...)
 	}
-	if !strict {
-		return errs
+	return append(errs, check.Each(field.NewPath("namespace"), e.Namespace, check.Subdomain(e.Namespace))...)
+}
+
+// validateEventSeries wants a series to be more than one Event.
+func validateEventSeries(s *corev1.EventSeries) field.ErrorList {
+	if s == nil {
+		return nil
 	}
-	if e.EventTime.IsZero() {
-		errs = append(errs, field.Required(field.NewPath("eventTime"), ""))
+	var errs field.ErrorList
+	if s.Count < minEventSeries {
+		errs = append(errs, field.Invalid(field.NewPath("series", "count"), "", fmt.Sprintf("should be at least %d", minEventSeries)))
 	}
-	errs = append(errs, validateEventType(e)...)
-	unset := func(set bool, name string, value any) {
-		if set {
-			errs = append(errs, field.Invalid(field.NewPath(name), value, "needs to be unset"))
-		}
+	if s.LastObservedTime.IsZero() {
+		errs = append(errs, field.Required(field.NewPath("series", "lastObservedTime"), ""))
 	}
-	unset(!e.FirstTimestamp.IsZero(), "firstTimestamp", e.FirstTimestamp)
-	unset(!e.LastTimestamp.IsZero(), "lastTimestamp", e.LastTimestamp)
-	unset(e.Count != 0, "count", e.Count)
-	unset(e.Source.Component != "" || e.Source.Host != "", "source", check.GoNames(e.Source))
 	return errs
 }
 
 // ValidateEventUpdate checks a change. Through events.k8s.io only the series may change.
 func ValidateEventUpdate(e, old *corev1.Event, strict bool) field.ErrorList {
-	errs := validateEventTarget(e)
-	if !e.EventTime.IsZero() {
-		errs = append(errs, validateEventReporter(e, strict)...)
-	}
+	errs := validateEventAsStored(e, strict)
 	if !strict {
 		return errs
+	}
+	if !equality.Semantic.DeepEqual(e.Series, old.Series) {
+		errs = append(errs, validateEventSeries(e.Series)...)
 	}
 	keep := func(name string, value, before any) {
 		errs = append(errs, check.Immutable(value, before, field.NewPath(name))...)
@@ -72,13 +98,16 @@ func ValidateEventUpdate(e, old *corev1.Event, strict bool) field.ErrorList {
 	return errs
 }
 
-// validateEventTarget wants the Event in the namespace of its object, or in default when the object has none.
+// validateEventTarget wants the Event in the namespace of its object, or in default when the object has none. With an eventTime only
+// the latter is asked, and kube-system will do too.
 func validateEventTarget(e *corev1.Event) field.ErrorList {
 	namespace := e.InvolvedObject.Namespace
 	fine := namespace == e.Namespace
-	if namespace == "" {
-		fine = fine || e.Namespace == metav1.NamespaceDefault ||
-			!e.EventTime.IsZero() && e.Namespace == metav1.NamespaceSystem
+	switch {
+	case !e.EventTime.IsZero():
+		fine = namespace != "" || e.Namespace == metav1.NamespaceDefault || e.Namespace == metav1.NamespaceSystem
+	case namespace == "":
+		fine = fine || e.Namespace == metav1.NamespaceDefault
 	}
 	if fine {
 		return nil
@@ -91,14 +120,15 @@ func validateEventReporter(e *corev1.Event, strict bool) field.ErrorList {
 	if strict {
 		controller = field.NewPath("reportingController")
 	}
-	errs := check.RequiredForm(e.ReportingController, controller, check.QualifiedName)
+	errs := check.Required(e.ReportingController, controller)
+	errs = append(errs, check.Each(controller, e.ReportingController, check.QualifiedName(e.ReportingController))...)
 	text := func(value, name string, required bool, max int) {
 		path := field.NewPath(name)
 		if required {
 			errs = append(errs, check.Required(value, path)...)
 		}
 		if len(value) > max {
-			errs = append(errs, field.Invalid(path, value, fmt.Sprintf("can have at most %d characters", max)))
+			errs = append(errs, field.Invalid(path, "", fmt.Sprintf("can have at most %d characters", max)))
 		}
 	}
 	text(e.ReportingInstance, "reportingInstance", true, maxEventText)
@@ -106,11 +136,4 @@ func validateEventReporter(e *corev1.Event, strict bool) field.ErrorList {
 	text(e.Reason, "reason", true, maxEventText)
 	text(e.Message, "message", false, maxEventMessage)
 	return errs
-}
-
-func validateEventType(e *corev1.Event) field.ErrorList {
-	if e.Type == corev1.EventTypeNormal || e.Type == corev1.EventTypeWarning {
-		return nil
-	}
-	return field.ErrorList{field.Invalid(field.NewPath("type"), e.Type, fmt.Sprintf("has invalid value: %v", e.Type))}
 }

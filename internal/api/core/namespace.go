@@ -38,7 +38,7 @@ func namespace() *kind.Definition {
 			"status": kind.Status(func(n, old *corev1.Namespace) { n.Spec = old.Spec }, validateNamespaceStatus),
 			"finalize": {Verbs: kind.Update, View: &kind.View{
 				Prepare:  kind.PrepareUpdate(func(n, old *corev1.Namespace) { n.Status = old.Status }),
-				Validate: kind.ValidateUpdate(func(n, _ *corev1.Namespace) field.ErrorList { return validateNamespace(n) }),
+				Validate: kind.ValidateUpdate(validateNamespaceFinalize),
 				Finish:   func(obj object.Object) bool { return len(obj.(*corev1.Namespace).Spec.Finalizers) == 0 },
 			}},
 		},
@@ -76,6 +76,15 @@ func validateNamespace(n *corev1.Namespace) field.ErrorList {
 	path := field.NewPath("spec", "finalizers")
 	for _, f := range n.Spec.Finalizers {
 		errs = append(errs, validateFinalizer(string(f), path)...)
+	}
+	return errs
+}
+
+// validateNamespaceFinalize. Parity: only here has the path an index.
+func validateNamespaceFinalize(n, _ *corev1.Namespace) field.ErrorList {
+	var errs field.ErrorList
+	for i, f := range n.Spec.Finalizers {
+		errs = append(errs, validateFinalizer(string(f), field.NewPath("spec", "finalizers").Index(i))...)
 	}
 	return errs
 }

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"encoding/json"
 	"strings"
 
 	"github.com/timonel/timonel/internal/api/check"
@@ -82,27 +83,44 @@ func prepareNodeStatus(n, old *corev1.Node) {
 }
 
 func validateNode(n *corev1.Node) field.ErrorList {
-	var errs field.ErrorList
-	spec, status := field.NewPath("spec"), field.NewPath("status")
-	if len(n.Spec.Taints) > 0 {
-		errs = append(errs, validateTaints(n.Spec.Taints, field.NewPath("metadata", "taints"))...) // Parity: the path says metadata
-	}
-	errs = append(errs, validateCapacity(n.Status.Capacity, status.Child("capacity"))...)
-	errs = append(errs, validateCapacity(n.Status.Allocatable, status.Child("allocatable"))...)
-	errs = append(errs, validatePodCIDRs(n.Spec.PodCIDRs, spec.Child("podCIDRs"))...)
-	if n.Spec.PodPreemptionPolicy != nil { // of feature InPlacePodVerticalScalingSchedulerPreemption, which is off
-		errs = append(errs, field.Forbidden(spec.Child("podPreemptionPolicy"), ""))
-	}
-	return errs
+	errs := validateNodeTaints(n)
+	errs = append(errs, validateNodeResources(n)...)
+	errs = append(errs, validatePodCIDRs(n.Spec.PodCIDRs, field.NewPath("spec", "podCIDRs"))...)
+	return append(errs, validatePreemption(n)...)
 }
 
-func validateCapacity(list corev1.ResourceList, path *field.Path) field.ErrorList {
+// validateNodeTaints. Parity: the path says metadata.
+func validateNodeTaints(n *corev1.Node) field.ErrorList {
+	path := field.NewPath("metadata")
 	var errs field.ErrorList
-	for _, name := range check.Sorted(list) {
-		at := path.Key(string(name))
-		errs = append(errs, check.ResourceName(name, at)...)
-		errs = append(errs, check.Quantity(name, list[name], at)...)
+	if text := n.Annotations[corev1.TaintsAnnotationKey]; text != "" { // where taints once stood
+		var taints []corev1.Taint
+		if err := json.Unmarshal([]byte(text), &taints); err != nil {
+			errs = append(errs, field.Invalid(path.Child("annotations"), corev1.TaintsAnnotationKey, err.Error()))
+		}
+		errs = append(errs, validateTaints(taints, path.Child("annotations", corev1.TaintsAnnotationKey))...)
 	}
+	return append(errs, validateTaints(n.Spec.Taints, path.Child("taints"))...)
+}
+
+// validatePreemption: the field is one of the feature InPlacePodVerticalScalingSchedulerPreemption, which is off.
+func validatePreemption(n *corev1.Node) field.ErrorList {
+	if n.Spec.PodPreemptionPolicy == nil {
+		return nil
+	}
+	return field.ErrorList{field.Forbidden(field.NewPath("spec", "podPreemptionPolicy"), "")}
+}
+
+// validateNodeResources. Parity: the names of resources are steps of the path, not keys.
+func validateNodeResources(n *corev1.Node) field.ErrorList {
+	var errs field.ErrorList
+	amounts := func(list corev1.ResourceList, path *field.Path) {
+		for _, name := range check.Sorted(list) {
+			errs = append(errs, check.Quantity(name, list[name], path.Child(string(name)))...)
+		}
+	}
+	amounts(n.Status.Capacity, field.NewPath("status", "capacity"))
+	amounts(n.Status.Allocatable, field.NewPath("status", "allocatable"))
 	return errs
 }
 
@@ -145,7 +163,7 @@ func validateTaints(taints []corev1.Taint, path *field.Path) field.ErrorList {
 }
 
 func validateNodeUpdate(n, old *corev1.Node) field.ErrorList {
-	errs := validateNode(n)
+	errs := validateNodeResources(n)
 	spec := field.NewPath("spec")
 	addresses := map[corev1.NodeAddress]bool{}
 	for i, a := range n.Status.Addresses {
@@ -154,16 +172,19 @@ func validateNodeUpdate(n, old *corev1.Node) field.ErrorList {
 		}
 		addresses[a] = true
 	}
-	if len(old.Spec.PodCIDRs) > 0 && !equality.Semantic.DeepEqual(n.Spec.PodCIDRs, old.Spec.PodCIDRs) {
+	if len(old.Spec.PodCIDRs) == 0 {
+		errs = append(errs, validatePodCIDRs(n.Spec.PodCIDRs, spec.Child("podCIDRs"))...)
+	} else if !equality.Semantic.DeepEqual(n.Spec.PodCIDRs, old.Spec.PodCIDRs) {
 		errs = append(errs, field.Forbidden(spec.Child("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid"))
+	}
+	errs = append(errs, validateNodeTaints(n)...)
+	if n.Spec.DoNotUseExternalID != old.Spec.DoNotUseExternalID {
+		errs = append(errs, field.Forbidden(spec.Child("externalID"), "may not be updated"))
 	}
 	if old.Spec.ProviderID != "" && n.Spec.ProviderID != old.Spec.ProviderID {
 		errs = append(errs, field.Invalid(spec.Child("providerID"), nil, "field cannot be modified once set"))
 	}
-	if n.Spec.DoNotUseExternalID != old.Spec.DoNotUseExternalID {
-		errs = append(errs, field.Forbidden(spec, "node updates may only change labels, taints, or capacity (or configSource, if the DynamicKubeletConfig feature gate is enabled)"))
-	}
-	return errs
+	return append(errs, validatePreemption(n)...)
 }
 
 func warnNode(n, _ *corev1.Node) []string {

@@ -24,7 +24,7 @@ func persistentVolume() *kind.Definition {
 			v.Status = corev1.PersistentVolumeStatus{Phase: corev1.VolumePending, LastPhaseTransitionTime: ptr.To(metav1.Now())}
 		}),
 		PrepareUpdate:  kind.PrepareUpdate(func(v, old *corev1.PersistentVolume) { v.Status = old.Status }),
-		Validate:       kind.Validate(validatePersistentVolume),
+		Validate:       kind.Validate(func(v *corev1.PersistentVolume) field.ErrorList { return validateVolumeSpec(v, nil) }),
 		ValidateUpdate: kind.ValidateUpdate(validatePersistentVolumeUpdate),
 		Warnings:       kind.Warn(warnPersistentVolume),
 		ReturnsDeleted: true,
@@ -124,24 +124,21 @@ func setDefault(p *string, value string) {
 	}
 }
 
-func validatePersistentVolume(v *corev1.PersistentVolume) field.ErrorList {
-	return append(validateVolumeSpec(v), field.ErrorList(nil)...)
-}
-
+// validatePersistentVolumeUpdate. Parity: some paths leave out spec.
 func validatePersistentVolumeUpdate(v, old *corev1.PersistentVolume) field.ErrorList {
 	path := field.NewPath("spec")
-	errs := validatePersistentVolume(v)
-	source, was := v.Spec.PersistentVolumeSource.DeepCopy(), old.Spec.PersistentVolumeSource.DeepCopy()
-	if source.CSI != nil && was.CSI != nil { // the secrets of a driver can change
-		source.CSI.ControllerExpandSecretRef, was.CSI.ControllerExpandSecretRef = nil, nil
+	errs := validateVolumeSpec(v, old)
+	source, was := v.Spec.PersistentVolumeSource.DeepCopy(), &old.Spec.PersistentVolumeSource
+	if source.CSI != nil && was.CSI != nil && was.CSI.ControllerExpandSecretRef == nil { // it can be set later
+		source.CSI.ControllerExpandSecretRef = nil
 	}
 	if !equality.Semantic.DeepEqual(source, was) {
 		errs = append(errs, field.Forbidden(path.Child("persistentvolumesource"), // Parity: the path is in lower case
 			"spec.persistentvolumesource is immutable after creation\n"+check.Diff(was, source)))
 	}
-	errs = append(errs, check.Immutable(v.Spec.VolumeMode, old.Spec.VolumeMode, path.Child("volumeMode"))...)
+	errs = append(errs, check.Immutable(v.Spec.VolumeMode, old.Spec.VolumeMode, field.NewPath("volumeMode"))...)
 	if old.Spec.NodeAffinity != nil && !equality.Semantic.DeepEqual(v.Spec.NodeAffinity, old.Spec.NodeAffinity) && !sameButLabels(v.Spec.NodeAffinity, old.Spec.NodeAffinity) {
-		errs = append(errs, field.Invalid(path.Child("nodeAffinity"), check.GoNames(v.Spec.NodeAffinity), check.TextImmutable))
+		errs = append(errs, field.Invalid(field.NewPath("nodeAffinity"), check.GoNames(v.Spec.NodeAffinity), check.TextImmutable))
 	}
 	if old.Spec.VolumeAttributesClassName != nil && v.Spec.VolumeAttributesClassName == nil {
 		errs = append(errs, field.Forbidden(path.Child("volumeAttributesClassName"), "update from non-nil value to nil is forbidden"))

@@ -9,7 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-func validateVolumeSpec(v *corev1.PersistentVolume) field.ErrorList {
+// validateVolumeSpec checks a volume; old is the one that it replaces, if any.
+func validateVolumeSpec(v, old *corev1.PersistentVolume) field.ErrorList {
 	s, at := &v.Spec, field.NewPath("spec")
 	modes, capacity := at.Child("accessModes"), at.Child("capacity")
 	var errs field.ErrorList
@@ -25,13 +26,14 @@ func validateVolumeSpec(v *corev1.PersistentVolume) field.ErrorList {
 	}
 	for _, name := range check.Sorted(s.Capacity) {
 		q := s.Capacity[name]
-		errs = append(errs, check.Quantity(name, q, capacity.Key(string(name)))...)
+		errs = append(errs, check.SaneQuantity(q, capacity.Key(string(name)))...)
 		errs = append(errs, check.PositiveQuantity(q, capacity.Key(string(name)))...)
 	}
 	errs = append(errs, check.OneOf(s.PersistentVolumeReclaimPolicy, at.Child("persistentVolumeReclaimPolicy"),
 		corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeReclaimRecycle, corev1.PersistentVolumeReclaimRetain)...)
-	errs = append(errs, validateVolumeAffinity(s.NodeAffinity, at.Child("nodeAffinity"))...)
-	errs = append(errs, validateVolumeSource(s, at)...)
+	before := old != nil && old.Spec.NodeAffinity != nil && podspec.BadNodeValues(old.Spec.NodeAffinity.Required)
+	errs = append(errs, validateVolumeAffinity(s.NodeAffinity, before, at.Child("nodeAffinity"))...)
+	errs = append(errs, validateVolumeSource(v, at)...)
 	if s.HostPath != nil && path.Clean(s.HostPath.Path) == "/" && s.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRecycle {
 		errs = append(errs, field.Forbidden(at.Child("persistentVolumeReclaimPolicy"), "may not be 'recycle' for a hostPath mount of '/'"))
 	}
@@ -53,18 +55,19 @@ func validateVolumeSpec(v *corev1.PersistentVolume) field.ErrorList {
 	return errs
 }
 
-func validateVolumeAffinity(a *corev1.VolumeNodeAffinity, at *field.Path) field.ErrorList {
+func validateVolumeAffinity(a *corev1.VolumeNodeAffinity, anyValue bool, at *field.Path) field.ErrorList {
 	switch {
 	case a == nil:
 		return nil
 	case a.Required == nil:
 		return field.ErrorList{field.Required(at.Child("required"), "must specify required node constraints")}
 	}
-	return podspec.ValidateNodeSelector(a.Required, at.Child("required"))
+	return podspec.ValidateNodeSelector(a.Required, anyValue, at.Child("required"))
 }
 
 // validateVolumeSource wants exactly one source and checks it.
-func validateVolumeSource(s *corev1.PersistentVolumeSpec, at *field.Path) field.ErrorList {
+func validateVolumeSource(v *corev1.PersistentVolume, at *field.Path) field.ErrorList {
+	s := &v.Spec
 	var errs field.ErrorList
 	found := 0
 	see := func(set bool, name string, check func(at *field.Path) field.ErrorList) {
@@ -72,6 +75,9 @@ func validateVolumeSource(s *corev1.PersistentVolumeSpec, at *field.Path) field.
 			return
 		}
 		if found++; found > 1 {
+			if name == "cephfs" {
+				name = "cephFS" // Parity: only here
+			}
 			errs = append(errs, field.Forbidden(at.Child(name), "may not specify more than 1 volume type"))
 			return
 		}
@@ -106,11 +112,16 @@ func validateVolumeSource(s *corev1.PersistentVolumeSpec, at *field.Path) field.
 		}
 		return nil
 	})
-	see(s.ISCSI != nil, "iscsi", func(at *field.Path) field.ErrorList { return validateVolumeISCSI(s.ISCSI, at) })
+	see(s.ISCSI != nil, "iscsi", func(at *field.Path) field.ErrorList {
+		return append(podspec.ValidateISCSIInterface(v.Name, s.ISCSI.TargetPortal, s.ISCSI.InitiatorName, at), validateVolumeISCSI(s.ISCSI, at)...)
+	})
 	see(s.Cinder != nil, "cinder", func(at *field.Path) field.ErrorList {
 		return append(check.Required(s.Cinder.VolumeID, at.Child("volumeID")), secretReference(s.Cinder.SecretRef, at.Child("secretRef"))...)
 	})
 	see(s.FC != nil, "fc", func(at *field.Path) field.ErrorList { return podspec.ValidateFC(s.FC, at) })
+	see(s.FlexVolume != nil, "flexVolume", func(at *field.Path) field.ErrorList {
+		return podspec.ValidateFlexVolume(s.FlexVolume.Driver, s.FlexVolume.Options, at)
+	})
 	see(s.AzureFile != nil, "azureFile", func(at *field.Path) field.ErrorList { return validateAzureFile(s.AzureFile, at) })
 	see(s.VsphereVolume != nil, "vsphereVolume", func(at *field.Path) field.ErrorList {
 		return check.Required(s.VsphereVolume.VolumePath, at.Child("volumePath"))
@@ -127,7 +138,12 @@ func validateVolumeSource(s *corev1.PersistentVolumeSpec, at *field.Path) field.
 	})
 	see(s.Local != nil, "local", func(at *field.Path) field.ErrorList { return validateLocal(s, at) })
 	see(s.StorageOS != nil, "storageos", func(at *field.Path) field.ErrorList {
-		return podspec.ValidateStorageOS(s.StorageOS.VolumeName, s.StorageOS.VolumeNamespace, at)
+		errs := podspec.ValidateStorageOS(s.StorageOS.VolumeName, s.StorageOS.VolumeNamespace, at)
+		if r := s.StorageOS.SecretRef; r != nil {
+			errs = append(errs, check.Required(r.Name, at.Child("secretRef", "name"))...)
+			errs = append(errs, check.Required(r.Namespace, at.Child("secretRef", "namespace"))...)
+		}
+		return errs
 	})
 	see(s.CSI != nil, "csi", func(at *field.Path) field.ErrorList { return validateCSI(s.CSI, at) })
 	if found == 0 {
@@ -182,9 +198,17 @@ func validateCSI(c *corev1.CSIPersistentVolumeSource, at *field.Path) field.Erro
 		{"controllerPublishSecretRef", c.ControllerPublishSecretRef}, {"controllerExpandSecretRef", c.ControllerExpandSecretRef},
 		{"nodePublishSecretRef", c.NodePublishSecretRef}, {"nodeExpandSecretRef", c.NodeExpandSecretRef}, {"nodeStageSecretRef", c.NodeStageSecretRef},
 	} {
-		errs = append(errs, secretReference(r.ref, at.Child(r.name))...)
+		errs = append(errs, driverSecret(r.ref, at.Child(r.name))...)
 	}
 	return errs
+}
+
+// driverSecret wants both names of a Secret for a driver, in the form that names have.
+func driverSecret(r *corev1.SecretReference, at *field.Path) field.ErrorList {
+	if r == nil {
+		return nil
+	}
+	return append(check.RequiredForm(r.Name, at.Child("name"), check.Subdomain), check.RequiredForm(r.Namespace, at.Child("namespace"), check.Label)...)
 }
 
 // secretReference wants both names of a Secret in any namespace.

@@ -130,53 +130,61 @@ func validateClaimUpdate(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
 	if was.VolumeName == "" { // binding
 		was.VolumeName = now.VolumeName
 	}
-	if lateClass(c, old) {
+	before, annotated := old.Annotations[corev1.BetaStorageClassAnnotation]
+	switch {
+	case classFromAnnotation(c, old):
+		now.StorageClassName = nil
+	case c.Annotations[corev1.BetaStorageClassAnnotation] != before:
+		errs = append(errs, field.Invalid(field.NewPath("metadata", "annotations").Key(corev1.BetaStorageClassAnnotation),
+			c.Annotations[corev1.BetaStorageClassAnnotation], check.TextImmutable))
+	}
+	if !annotated && was.StorageClassName == nil { // a claim made before there was a default class may get one later (KEP-3333)
 		was.StorageClassName = now.StorageClassName
 	}
-	bound := old.Status.Phase == corev1.ClaimBound
-	if bound && !requestsEqual(now, was) {
-		was.Resources.Requests = now.Resources.Requests
-		errs = append(errs, growOnly(c, old, path)...)
+	bound := c.Status.Phase == corev1.ClaimBound
+	if bound && now.Resources.Requests != nil {
+		now.Resources.Requests[corev1.ResourceStorage] = was.Resources.Requests[corev1.ResourceStorage]
 	}
-	attributes := path.Child("volumeAttributesClassName")
-	if !ptr.Equal(now.VolumeAttributesClassName, was.VolumeAttributesClassName) {
-		switch {
-		case now.VolumeAttributesClassName == nil:
-			errs = append(errs, field.Forbidden(attributes, "update from non-nil value to nil is forbidden"))
-			was.VolumeAttributesClassName = nil
-		case bound:
-			was.VolumeAttributesClassName = now.VolumeAttributesClassName
-		}
+	if bound {
+		now.VolumeAttributesClassName = was.VolumeAttributesClassName
 	}
 	if !equality.Semantic.DeepEqual(now, was) {
 		errs = append(errs, field.Forbidden(path, textClaimSpec+"\n"+check.Diff(was, now)))
 	}
-	return errs
+	errs = append(errs, growOnly(c, old, path)...)
+	errs = append(errs, check.Immutable(c.Spec.VolumeMode, old.Spec.VolumeMode, field.NewPath("volumeMode"))...) // Parity: without spec
+	return append(errs, keepAttributesClass(c, old, path.Child("volumeAttributesClassName"))...)
 }
 
-func requestsEqual(a, b *corev1.PersistentVolumeClaimSpec) bool {
-	return equality.Semantic.DeepEqual(a.Resources.Requests, b.Resources.Requests)
+// classFromAnnotation reports whether the update writes the class where it belongs, that stood in an annotation until now.
+func classFromAnnotation(c, old *corev1.PersistentVolumeClaim) bool {
+	before, annotated := old.Annotations[corev1.BetaStorageClassAnnotation]
+	still, kept := c.Annotations[corev1.BetaStorageClassAnnotation]
+	return annotated && old.Spec.StorageClassName == nil && ptr.Deref(c.Spec.StorageClassName, "") == before && c.Spec.StorageClassName != nil &&
+		(!kept || still == before)
 }
 
-// lateClass: a claim made before there was a default class may get one later (KEP-3333).
-func lateClass(c, old *corev1.PersistentVolumeClaim) bool {
-	if _, annotated := old.Annotations[corev1.BetaStorageClassAnnotation]; annotated {
-		return false
+// keepAttributesClass: a class of attributes that was applied (KEP-3751) can give way to another one, not to none.
+func keepAttributesClass(c, old *corev1.PersistentVolumeClaim, at *field.Path) field.ErrorList {
+	if old.Spec.VolumeAttributesClassName == nil || old.Status.CurrentVolumeAttributesClassName == nil || ptr.Equal(c.Spec.VolumeAttributesClassName, old.Spec.VolumeAttributesClassName) {
+		return nil
 	}
-	return old.Spec.StorageClassName == nil && c.Spec.StorageClassName != nil && old.Spec.VolumeName == ""
+	switch name := c.Spec.VolumeAttributesClassName; {
+	case name == nil:
+		return field.ErrorList{field.Forbidden(at, "update from non-nil value to nil is forbidden")}
+	case *name == "":
+		return field.ErrorList{field.Forbidden(at, "update from non-nil value to an empty string is forbidden")}
+	}
+	return nil
 }
 
 // growOnly: a request never falls below what is there, and only falls at all to take back a growth that failed (KEP-1790).
 func growOnly(c, old *corev1.PersistentVolumeClaim, path *field.Path) field.ErrorList {
 	now, was, have := c.Spec.Resources.Requests[corev1.ResourceStorage], old.Spec.Resources.Requests[corev1.ResourceStorage], old.Status.Capacity[corev1.ResourceStorage]
-	at := path.Child("resources", "requests", "storage")
-	switch {
-	case now.Cmp(was) >= 0:
+	if now.Cmp(was) >= 0 || now.Cmp(have) > 0 {
 		return nil
-	case now.Cmp(have) <= 0:
-		return field.ErrorList{field.Forbidden(at, "field can not be less than status.capacity")}
 	}
-	return nil
+	return field.ErrorList{field.Forbidden(path.Child("resources", "requests", "storage"), "field can not be less than status.capacity")}
 }
 
 func validateClaimStatus(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
@@ -187,7 +195,7 @@ func validateClaimStatus(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
 	}
 	amounts := func(list corev1.ResourceList, at *field.Path) {
 		for _, name := range check.Sorted(list) {
-			errs = append(errs, check.NonNegativeQuantity(list[name], at.Key(string(name)))...)
+			errs = append(errs, check.SaneQuantity(list[name], at.Key(string(name)))...)
 		}
 	}
 	amounts(c.Status.Capacity, path.Child("capacity"))
@@ -213,13 +221,5 @@ func warnClaim(c, _ *corev1.PersistentVolumeClaim) []string {
 	if _, ok := c.Annotations[corev1.BetaStorageClassAnnotation]; ok {
 		warnings = append(warnings, fmt.Sprintf("%s: deprecated since v1.8; use \"storageClassName\" attribute instead", field.NewPath("metadata", "annotations").Key(corev1.BetaStorageClassAnnotation)))
 	}
-	for _, list := range []struct {
-		name string
-		list corev1.ResourceList
-	}{{"requests", c.Spec.Resources.Requests}, {"limits", c.Spec.Resources.Limits}} {
-		if q, ok := list.list[corev1.ResourceStorage]; ok && q.MilliValue()%1000 != 0 {
-			warnings = append(warnings, fmt.Sprintf("%s: fractional byte value %q is invalid, must be an integer", field.NewPath("spec", "resources", list.name).Key("storage"), q.String()))
-		}
-	}
-	return warnings
+	return append(warnings, podspec.WarnClaimSpec(&c.Spec, field.NewPath("spec"))...)
 }

@@ -31,10 +31,10 @@ func podTemplate(rules podspec.Rules) *kind.Definition {
 			return podspec.ValidateTemplateUpdate(&t.Template, &old.Template, rules, path)
 		}),
 		Warnings: kind.Warn(func(t, old *corev1.PodTemplate) []string {
-			if old == nil {
-				return podspec.WarnTemplate(&t.Template, nil, path)
+			if old != nil && podspec.Unchanged(t, old) {
+				return nil
 			}
-			return podspec.WarnTemplate(&t.Template, &old.Template, path)
+			return podspec.WarnTemplate(&t.Template, path)
 		}),
 		ReturnsDeleted: true,
 		Columns: kind.Columns{

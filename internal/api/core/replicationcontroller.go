@@ -43,12 +43,12 @@ func replicationController(rules podspec.Rules) *kind.Definition {
 		}),
 		Warnings: kind.Warn(func(c, old *corev1.ReplicationController) []string {
 			switch {
-			case c.Spec.Template == nil:
+			case old == nil:
+				return append(podspec.WarnName(c.Name), podspec.WarnTemplate(c.Spec.Template, template)...)
+			case podspec.Unchanged(c, old):
 				return nil
-			case old == nil || old.Spec.Template == nil:
-				return podspec.WarnTemplate(c.Spec.Template, nil, template)
 			}
-			return podspec.WarnTemplate(c.Spec.Template, old.Spec.Template, template)
+			return podspec.WarnTemplate(c.Spec.Template, template)
 		}),
 		OrphanByDefault: true,
 		Fields:          []kind.Field{{Label: "status.replicas"}},
@@ -122,19 +122,18 @@ func copyLabels(m map[string]string) map[string]string {
 
 func validateReplicationController(c *corev1.ReplicationController, old *corev1.PodTemplateSpec, rules podspec.Rules) field.ErrorList {
 	path := field.NewPath("spec")
-	errs := check.NonNegative(c.Spec.MinReadySeconds, path.Child("minReadySeconds"))
+	var errs field.ErrorList
 	if len(c.Spec.Selector) == 0 {
 		errs = append(errs, field.Required(path.Child("selector"), ""))
 	}
-	if c.Spec.Replicas == nil {
-		errs = append(errs, field.Required(path.Child("replicas"), ""))
-	} else {
-		errs = append(errs, check.NonNegative(*c.Spec.Replicas, path.Child("replicas"))...)
-	}
 	if c.Spec.Template == nil {
-		return append(errs, field.Required(path.Child("template"), ""))
+		errs = append(errs, field.Required(path.Child("template"), ""))
+	} else {
+		errs = append(errs, podspec.ValidateLongRunning(c.Spec.Template, old, labels.SelectorFromSet(c.Spec.Selector), "ReplicationController", rules, path.Child("template"))...)
 	}
-	return append(errs, podspec.ValidateLongRunning(c.Spec.Template, old, labels.SelectorFromSet(c.Spec.Selector), "ReplicationController", rules, path.Child("template"))...)
+	// Rules that the type itself declares come last.
+	errs = append(errs, check.NonNegativePtr(c.Spec.Replicas, path.Child("replicas"))...)
+	return append(errs, check.NonNegative(c.Spec.MinReadySeconds, path.Child("minReadySeconds"))...)
 }
 
 func validateReplicationControllerStatus(c, _ *corev1.ReplicationController) field.ErrorList {

@@ -111,11 +111,20 @@ func validateScopes(s *corev1.ResourceQuotaSpec, path *field.Path) field.ErrorLi
 			}
 		}
 	}
-	both := func(a, b corev1.ResourceQuotaScope) bool {
-		return slices.Contains(s.Scopes, a) && slices.Contains(s.Scopes, b)
-	}
-	if both(corev1.ResourceQuotaScopeBestEffort, corev1.ResourceQuotaScopeNotBestEffort) || both(corev1.ResourceQuotaScopeTerminating, corev1.ResourceQuotaScopeNotTerminating) {
-		errs = append(errs, field.Invalid(at, s.Scopes, "conflicting scopes"))
+	return append(errs, conflictingScopes(s.Scopes, s, at)...)
+}
+
+// conflictingScopes wants that no pair of scopes excludes each other. Parity: what is quoted are the scopes of the quota, wherever those
+// in question stand.
+func conflictingScopes(scopes []corev1.ResourceQuotaScope, s *corev1.ResourceQuotaSpec, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for _, pair := range [][2]corev1.ResourceQuotaScope{
+		{corev1.ResourceQuotaScopeBestEffort, corev1.ResourceQuotaScopeNotBestEffort},
+		{corev1.ResourceQuotaScopeTerminating, corev1.ResourceQuotaScopeNotTerminating},
+	} {
+		if slices.Contains(scopes, pair[0]) && slices.Contains(scopes, pair[1]) {
+			errs = append(errs, field.Invalid(at, s.Scopes, "conflicting scopes"))
+		}
 	}
 	return errs
 }
@@ -126,7 +135,7 @@ func validateScopeSelector(s *corev1.ResourceQuotaSpec, path *field.Path) field.
 	}
 	var errs field.ErrorList
 	at := path.Child("scopeSelector", "matchExpressions")
-	seen := map[corev1.ResourceQuotaScope]bool{}
+	var seen []corev1.ResourceQuotaScope
 	for _, r := range s.ScopeSelector.MatchExpressions {
 		if !scopeKnown(r.ScopeName) {
 			errs = append(errs, field.Invalid(at.Child("scopeName"), r.ScopeName, "unsupported scope"))
@@ -137,8 +146,8 @@ func validateScopeSelector(s *corev1.ResourceQuotaSpec, path *field.Path) field.
 			}
 		}
 		switch r.ScopeName {
-		case corev1.ResourceQuotaScopePriorityClass, corev1.ResourceQuotaScopeVolumeAttributesClass:
-		default:
+		case corev1.ResourceQuotaScopeBestEffort, corev1.ResourceQuotaScopeNotBestEffort, corev1.ResourceQuotaScopeTerminating,
+			corev1.ResourceQuotaScopeNotTerminating, corev1.ResourceQuotaScopeCrossNamespacePodAffinity:
 			if r.Operator != corev1.ScopeSelectorOpExists {
 				errs = append(errs, field.Invalid(at.Child("operator"), r.Operator, "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity"))
 			}
@@ -155,12 +164,9 @@ func validateScopeSelector(s *corev1.ResourceQuotaSpec, path *field.Path) field.
 		default:
 			errs = append(errs, field.Invalid(at.Child("operator"), r.Operator, "not a valid selector operator"))
 		}
-		seen[r.ScopeName] = true
+		seen = append(seen, r.ScopeName)
 	}
-	if seen[corev1.ResourceQuotaScopeBestEffort] && seen[corev1.ResourceQuotaScopeNotBestEffort] || seen[corev1.ResourceQuotaScopeTerminating] && seen[corev1.ResourceQuotaScopeNotTerminating] {
-		errs = append(errs, field.Invalid(path.Child("scopes"), s.Scopes, "conflicting scopes"))
-	}
-	return errs
+	return append(errs, conflictingScopes(seen, s, at)...)
 }
 
 func validateResourceQuotaUpdate(q, old *corev1.ResourceQuota) field.ErrorList {

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -97,28 +98,28 @@ func (c clusterFamilies) shrink(s, old *corev1.Service) {
 func (c clusterFamilies) validate(s *corev1.Service, old []string, path *field.Path) field.ErrorList {
 	spec := &s.Spec
 	policyPath, familiesPath := path.Child("ipFamilyPolicy"), path.Child("ipFamilies")
-	if spec.Type == corev1.ServiceTypeExternalName {
-		return forbidFamilies(s, path)
+	if spec.Type == corev1.ServiceTypeExternalName { // has neither
+		return nil
 	}
-	var errs field.ErrorList
 	policy := ptr.Deref(spec.IPFamilyPolicy, "")
-	if policy != "" {
-		errs = append(errs, check.OneOf(policy, policyPath, corev1.IPFamilyPolicySingleStack, corev1.IPFamilyPolicyPreferDualStack, corev1.IPFamilyPolicyRequireDualStack)...)
-	}
-	errs = append(errs, validateClusterIPs(s, old, path)...)
-	anyFamily := headless(s) && len(spec.Selector) == 0
-	if len(spec.IPFamilies) > 2 {
-		errs = append(errs, field.Invalid(familiesPath, spec.IPFamilies, "may only hold up to 2 values"))
-	}
+	errs := validateOneClusterIP(spec, path)
 	for i, f := range spec.IPFamilies {
-		at := familiesPath.Index(i)
-		switch {
-		case f != corev1.IPv4Protocol && f != corev1.IPv6Protocol:
-			errs = append(errs, check.OneOf(f, at, corev1.IPv4Protocol, corev1.IPv6Protocol)...)
-		case slices.Contains(spec.IPFamilies[:i], f):
-			errs = append(errs, field.Duplicate(at, f))
-		case !anyFamily && !slices.Contains(c, f):
-			errs = append(errs, field.Invalid(at, f, "not configured on this cluster"))
+		errs = append(errs, check.OneOf(f, familiesPath.Index(i), corev1.IPv4Protocol, corev1.IPv6Protocol)...)
+		if slices.Contains(spec.IPFamilies[:i], f) {
+			errs = append(errs, field.Duplicate(familiesPath.Index(i), f))
+		}
+	}
+	if policy != "" {
+		errs = append(errs, check.OneOf(policy, policyPath, corev1.IPFamilyPolicyPreferDualStack, corev1.IPFamilyPolicyRequireDualStack, corev1.IPFamilyPolicySingleStack)...)
+	}
+	if errs = append(errs, validateClusterIPs(s, old, path)...); errs != nil {
+		return errs
+	}
+	// What the cluster has to say is said of families that make sense.
+	anyFamily := headless(s) && len(spec.Selector) == 0
+	for i, f := range spec.IPFamilies {
+		if !anyFamily && !slices.Contains(c, f) {
+			errs = append(errs, field.Invalid(familiesPath.Index(i), f, "not configured on this cluster"))
 		}
 	}
 	if policy == corev1.IPFamilyPolicyRequireDualStack && len(c) < 2 && !anyFamily {
@@ -143,44 +144,56 @@ func forbidFamilies(s *corev1.Service, path *field.Path) field.ErrorList {
 		}
 	}
 	forbid(len(s.Spec.ClusterIPs) > 0 || s.Spec.ClusterIP != "", "clusterIPs")
-	forbid(s.Spec.IPFamilyPolicy != nil, "ipFamilyPolicy")
 	forbid(len(s.Spec.IPFamilies) > 0, "ipFamilies")
+	forbid(s.Spec.IPFamilyPolicy != nil, "ipFamilyPolicy")
 	return errs
+}
+
+// validateOneClusterIP wants the older field, for one address, to agree with the newer one.
+func validateOneClusterIP(spec *corev1.ServiceSpec, path *field.Path) field.ErrorList {
+	ips := path.Child("clusterIPs")
+	switch {
+	case len(spec.ClusterIPs) == 0 && spec.ClusterIP != "":
+		return field.ErrorList{field.Required(ips, "")}
+	case len(spec.ClusterIPs) > 0 && spec.ClusterIP == "":
+		return field.ErrorList{field.Invalid(ips, spec.ClusterIPs, "must be empty when `clusterIP` is not specified")}
+	case len(spec.ClusterIPs) > 0 && spec.ClusterIP != spec.ClusterIPs[0]:
+		return field.ErrorList{field.Invalid(ips, spec.ClusterIPs, "first value must match `clusterIP`")}
+	}
+	return nil
 }
 
 func validateClusterIPs(s *corev1.Service, old []string, path *field.Path) field.ErrorList {
 	spec := &s.Spec
 	ips := path.Child("clusterIPs")
 	var errs field.ErrorList
-	switch {
-	case len(spec.ClusterIPs) == 0 && spec.ClusterIP != "":
-		return field.ErrorList{field.Invalid(path.Child("clusterIP"), spec.ClusterIP, "must be empty when `clusterIPs` is not specified")}
-	case len(spec.ClusterIPs) > 0 && spec.ClusterIP != spec.ClusterIPs[0]:
-		errs = append(errs, field.Invalid(ips, spec.ClusterIPs, "first value must match `clusterIP`"))
+	bad := false
+	for i, ip := range spec.ClusterIPs {
+		if i == 0 && ip == corev1.ClusterIPNone {
+			if len(spec.ClusterIPs) > 1 {
+				bad = true
+				errs = append(errs, field.Invalid(ips, spec.ClusterIPs, "'None' must be the first and only value"))
+			}
+			continue
+		}
+		if wrong := check.IP(ip, ips.Index(i), old...); wrong != nil {
+			bad = true
+			errs = append(errs, wrong...)
+		}
 	}
 	if len(spec.ClusterIPs) > 2 {
 		errs = append(errs, field.Invalid(ips, spec.ClusterIPs, "may only hold up to 2 values"))
 	}
-	for i, ip := range spec.ClusterIPs {
-		at := ips.Index(i)
-		if ip == corev1.ClusterIPNone {
-			switch {
-			case len(spec.ClusterIPs) > 1:
-				errs = append(errs, field.Invalid(ips, spec.ClusterIPs, "'None' must be the first and only value"))
-			case spec.Type == corev1.ServiceTypeNodePort || spec.Type == corev1.ServiceTypeLoadBalancer:
-				errs = append(errs, field.Invalid(at, ip, "may not be set to 'None' for "+string(spec.Type)+" services"))
-			}
-			continue
-		}
-		if bad := check.IP(ip, at, old...); bad != nil {
-			return append(errs, bad...)
-		}
-		if i < len(spec.IPFamilies) && ipFamily(ip) != spec.IPFamilies[i] {
-			errs = append(errs, field.Invalid(at, ip, "expected an "+string(spec.IPFamilies[i])+" value as indicated by `ipFamilies`"))
-		}
+	if bad {
+		return errs
 	}
 	if v4, v6 := check.Families(spec.ClusterIPs); v4 > 1 || v6 > 1 {
 		errs = append(errs, field.Invalid(ips, spec.ClusterIPs, "may specify no more than one IP for each IP family"))
+	}
+	for i, ip := range spec.ClusterIPs {
+		if i < len(spec.IPFamilies) && ip != corev1.ClusterIPNone && ipFamily(ip) != spec.IPFamilies[i] {
+			errs = append(errs, field.Invalid(ips.Index(i), ip, fmt.Sprintf("expected an %s value as indicated by `ipFamilies[%d]`", spec.IPFamilies[i], i)))
+		}
 	}
 	return errs
 }

@@ -18,13 +18,11 @@ const kubeletPort = 10250
 
 func validateService(s, old *corev1.Service, families clusterFamilies) field.ErrorList {
 	spec, path := &s.Spec, field.NewPath("spec")
-	var errs field.ErrorList
+	errs := validateTopologyAnnotations(s)
 	if len(spec.Ports) == 0 && !headless(s) && spec.Type != corev1.ServiceTypeExternalName {
 		errs = append(errs, field.Required(path.Child("ports"), ""))
 	}
-	if spec.Type == corev1.ServiceTypeExternalName {
-		errs = append(errs, check.RequiredForm(strings.TrimSuffix(spec.ExternalName, "."), path.Child("externalName"), check.Subdomain)...)
-	}
+	errs = append(errs, validateServiceType(s, path)...)
 	errs = append(errs, validateServicePorts(s, path.Child("ports"))...)
 	errs = append(errs, check.Labels(spec.Selector, path.Child("selector"))...)
 	errs = append(errs, check.RequiredOneOf(spec.SessionAffinity, path.Child("sessionAffinity"), corev1.ServiceAffinityClientIP, corev1.ServiceAffinityNone)...)
@@ -44,20 +42,53 @@ func validateService(s, old *corev1.Service, families clusterFamilies) field.Err
 	}
 	errs = append(errs, check.RequiredOneOf(spec.Type, path.Child("type"), corev1.ServiceTypeClusterIP, corev1.ServiceTypeExternalName,
 		corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort)...)
+	errs = append(errs, validatePortUse(s, path.Child("ports"))...)
 	errs = append(errs, validateBalancer(s, ranges, path)...)
 	errs = append(errs, validateTraffic(s, path)...)
 	return errs
 }
 
+// validateTopologyAnnotations wants that the two names of one setting do not contradict each other.
+func validateTopologyAnnotations(s *corev1.Service) field.ErrorList {
+	mode, newer := s.Annotations[corev1.AnnotationTopologyMode]
+	hints, older := s.Annotations[corev1.DeprecatedAnnotationTopologyAwareHints]
+	if !newer || !older || mode == hints {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath("metadata", "annotations").Key(corev1.AnnotationTopologyMode), mode,
+		fmt.Sprintf("must match annotations[%s] when both are specified", corev1.DeprecatedAnnotationTopologyAwareHints))}
+}
+
+// validateServiceType checks what is peculiar to a type.
+func validateServiceType(s *corev1.Service, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	switch s.Spec.Type {
+	case corev1.ServiceTypeLoadBalancer:
+		for i, p := range s.Spec.Ports {
+			if p.Port == kubeletPort {
+				errs = append(errs, field.Invalid(path.Child("ports").Index(i), p.Port, fmt.Sprintf("may not expose port %v externally since it is used by kubelet", kubeletPort)))
+			}
+		}
+		errs = append(errs, notHeadless(s, path)...)
+	case corev1.ServiceTypeNodePort:
+		errs = append(errs, notHeadless(s, path)...)
+	case corev1.ServiceTypeExternalName:
+		errs = append(errs, forbidFamilies(s, path)...)
+		errs = append(errs, check.RequiredForm(strings.TrimSuffix(s.Spec.ExternalName, "."), path.Child("externalName"), check.Subdomain)...)
+	}
+	return errs
+}
+
+func notHeadless(s *corev1.Service, path *field.Path) field.ErrorList {
+	if !headless(s) {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(path.Child("clusterIPs").Index(0), corev1.ClusterIPNone, "may not be set to 'None' for "+string(s.Spec.Type)+" services")}
+}
+
 func validateServicePorts(s *corev1.Service, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	names := map[string]bool{}
-	type numbered struct {
-		protocol corev1.Protocol
-		port     int32
-	}
-	ports, nodePorts := map[numbered]bool{}, map[numbered]bool{}
-	var late field.ErrorList
 	for i, p := range s.Spec.Ports {
 		at := path.Index(i)
 		switch {
@@ -76,25 +107,32 @@ func validateServicePorts(s *corev1.Service, path *field.Path) field.ErrorList {
 		if p.AppProtocol != nil {
 			errs = append(errs, check.Each(at.Child("appProtocol"), *p.AppProtocol, check.QualifiedName(*p.AppProtocol))...)
 		}
-		if s.Spec.Type == corev1.ServiceTypeLoadBalancer && p.Port == kubeletPort {
-			errs = append(errs, field.Invalid(at, p.Port, fmt.Sprintf("may not expose port %v externally since it is used by kubelet", kubeletPort)))
-		}
-		if s.Spec.Type == corev1.ServiceTypeClusterIP && p.NodePort != 0 {
-			late = append(late, field.Forbidden(at.Child("nodePort"), "may not be used when `type` is 'ClusterIP'"))
-		}
-		if n := (numbered{p.Protocol, p.NodePort}); p.NodePort != 0 {
-			if nodePorts[n] {
-				late = append(late, field.Duplicate(at.Child("nodePort"), p.NodePort))
-			}
-			nodePorts[n] = true
-		}
-		if n := (numbered{p.Protocol, p.Port}); ports[n] {
-			late = append(late, field.Duplicate(at, check.GoNames(corev1.ServicePort{Protocol: p.Protocol, Port: p.Port})))
-		} else {
-			ports[n] = true
-		}
 	}
-	return append(errs, late...)
+	return errs
+}
+
+// validatePortUse wants each port, of the Service and of nodes, once, and none of nodes where it leads to nothing.
+func validatePortUse(s *corev1.Service, path *field.Path) field.ErrorList {
+	var useless, nodes, own field.ErrorList
+	ports, nodePorts := map[corev1.ServicePort]bool{}, map[corev1.ServicePort]bool{}
+	for i, p := range s.Spec.Ports {
+		at := path.Index(i)
+		if s.Spec.Type == corev1.ServiceTypeClusterIP && p.NodePort != 0 {
+			useless = append(useless, field.Forbidden(at.Child("nodePort"), "may not be used when `type` is 'ClusterIP'"))
+		}
+		if key := (corev1.ServicePort{Protocol: p.Protocol, NodePort: p.NodePort}); p.NodePort != 0 {
+			if nodePorts[key] {
+				nodes = append(nodes, field.Duplicate(at.Child("nodePort"), p.NodePort))
+			}
+			nodePorts[key] = true
+		}
+		key := corev1.ServicePort{Protocol: p.Protocol, Port: p.Port}
+		if ports[key] {
+			own = append(own, field.Duplicate(at, check.GoNames(key)))
+		}
+		ports[key] = true
+	}
+	return check.Join(useless, nodes, own)
 }
 
 func validateAffinityConfig(spec *corev1.ServiceSpec, path *field.Path) field.ErrorList {
@@ -124,9 +162,10 @@ func validateBalancer(s *corev1.Service, oldRanges []string, path *field.Path) f
 	ranges := path.Child("LoadBalancerSourceRanges")
 	annotation, annotated := s.Annotations[corev1.AnnotationLoadBalancerSourceRangesKey]
 	switch {
-	case len(spec.LoadBalancerSourceRanges) > 0 && !balancer:
-		errs = append(errs, field.Forbidden(path.Child("loadBalancerSourceRanges"), only))
 	case len(spec.LoadBalancerSourceRanges) > 0:
+		if !balancer {
+			errs = append(errs, field.Forbidden(ranges, only))
+		}
 		for i, cidr := range spec.LoadBalancerSourceRanges {
 			errs = append(errs, check.CIDR(strings.TrimSpace(cidr), ranges.Index(i), oldRanges...)...)
 		}
@@ -207,41 +246,43 @@ func validateServiceUpdate(s, old *corev1.Service, families clusterFamilies) fie
 
 const textOnce = "may not change once set"
 
-// keepAddresses: the first address and family of a Service are for ever; a second one can come and go with the policy.
+// keepAddresses: the first address and family of a Service are for ever; a second one can come, and go with the policy. Headless
+// Services have no addresses, so they may have any family.
 func keepAddresses(s, old *corev1.Service, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	ips, families := path.Child("clusterIPs"), path.Child("ipFamilies")
-	now, was := s.Spec.ClusterIPs, old.Spec.ClusterIPs
-	dual := ptr.Deref(s.Spec.IPFamilyPolicy, "") != corev1.IPFamilyPolicySingleStack
-	if len(was) > 0 && (len(now) == 0 || now[0] != was[0]) {
-		errs = append(errs, field.Invalid(ips.Index(0), now, textOnce))
+	policy := ptr.Deref(s.Spec.IPFamilyPolicy, "")
+	if !headless(s) || !headless(old) {
+		errs = append(errs, keepFirst(s.Spec.ClusterIPs, old.Spec.ClusterIPs, policy, "clusterIP", path.Child("clusterIPs"))...)
 	}
-	if len(was) > 1 && dual {
-		switch {
-		case len(now) < 2:
-			errs = append(errs, field.Invalid(ips.Index(1), now, "may only be removed when `ipFamilyPolicy` is changed to SingleStack"))
-		case now[1] != was[1]:
-			errs = append(errs, field.Invalid(ips.Index(1), now, textOnce))
-		}
-	}
-	if f, b := s.Spec.IPFamilies, old.Spec.IPFamilies; len(b) > 0 && !headlessAny(s) {
-		if len(f) == 0 || f[0] != b[0] {
-			errs = append(errs, field.Invalid(families.Index(0), f, textOnce))
-		}
-		if len(b) > 1 && dual {
-			switch {
-			case len(f) < 2:
-				errs = append(errs, field.Invalid(families.Index(1), f, "may only be removed when `ipFamilyPolicy` is changed to SingleStack"))
-			case f[1] != b[1]:
-				errs = append(errs, field.Invalid(families.Index(1), f, textOnce))
-			}
-		}
+	if !headless(s) && !headless(old) {
+		errs = append(errs, keepFirst(s.Spec.IPFamilies, old.Spec.IPFamilies, policy, "ipFamily", path.Child("ipFamilies"))...)
 	}
 	return errs
 }
 
-// headlessAny: the families of a headless Service without selector bind nobody.
-func headlessAny(s *corev1.Service) bool { return headless(s) && len(s.Spec.Selector) == 0 }
+// keepFirst wants that of a pair, which a Service calls name, the first stays, and the second until the Service says that it wants one only.
+func keepFirst[T comparable](now, was []T, policy corev1.IPFamilyPolicy, name string, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	say := func(i int, text string) { errs = append(errs, field.Invalid(path.Index(i), now, text)) }
+	switch {
+	case len(now) == len(was):
+		for i := range was {
+			if now[i] != was[i] {
+				say(i, textOnce)
+			}
+		}
+	case len(now) == 0:
+		say(0, fmt.Sprintf("primary %s can not be unset", name))
+	default:
+		if len(was) > 0 && now[0] != was[0] {
+			say(0, textOnce)
+		}
+		if len(now) < len(was) && len(now) == 1 && policy != corev1.IPFamilyPolicySingleStack {
+			say(0, fmt.Sprintf("`ipFamilyPolicy` must be set to 'SingleStack' when releasing the secondary %s", name))
+		}
+	}
+	return errs
+}
 
 func validateServiceStatus(s, old *corev1.Service) field.ErrorList {
 	var before []string
@@ -249,11 +290,10 @@ func validateServiceStatus(s, old *corev1.Service) field.ErrorList {
 		before = append(before, in.IP)
 	}
 	ingress := field.NewPath("status", "loadBalancer", "ingress")
-	var errs field.ErrorList
 	if s.Spec.Type != corev1.ServiceTypeLoadBalancer && len(s.Status.LoadBalancer.Ingress) > 0 {
-		errs = append(errs, field.Forbidden(ingress, "may only be used when `spec.type` is \"LoadBalancer\""))
+		return field.ErrorList{field.Forbidden(ingress, "may only be used when `spec.type` is \"LoadBalancer\"")}
 	}
-	return append(errs, ValidateBalancerStatus(s.Status.LoadBalancer.Ingress, before, ingress)...)
+	return ValidateBalancerStatus(s.Status.LoadBalancer.Ingress, before, ingress)
 }
 
 // ValidateBalancerStatus checks where a load balancer can be reached; before are addresses that pass because they were there already.
@@ -285,18 +325,21 @@ func ValidateBalancerStatus(ingress []corev1.LoadBalancerIngress, before []strin
 func warnService(s, old *corev1.Service) []string {
 	var warnings []string
 	path := field.NewPath("spec")
-	if s.Spec.SessionAffinity != corev1.ServiceAffinityNone && headless(s) {
-		warnings = append(warnings, "spec.SessionAffinity is ignored for headless services")
+	say := func(wrong bool, text string) {
+		if wrong {
+			warnings = append(warnings, text)
+		}
 	}
-	if headless(s) && s.Spec.LoadBalancerIP != "" {
-		warnings = append(warnings, "spec.loadBalancerIP is ignored for headless services")
+	_, older := s.Annotations[corev1.DeprecatedAnnotationTopologyAwareHints]
+	say(older, fmt.Sprintf("annotation %s is deprecated, please use %s instead", corev1.DeprecatedAnnotationTopologyAwareHints, corev1.AnnotationTopologyMode))
+	if headless(s) {
+		say(s.Spec.LoadBalancerIP != "", "spec.loadBalancerIP is ignored for headless services")
+		say(len(s.Spec.ExternalIPs) > 0, "spec.externalIPs is ignored for headless services")
+		say(s.Spec.SessionAffinity != corev1.ServiceAffinityNone, "spec.SessionAffinity is ignored for headless services")
 	}
-	if headless(s) && len(s.Spec.ExternalIPs) > 0 {
-		warnings = append(warnings, "spec.externalIPs is ignored when spec.clusterIP is \"None\"")
-	}
-	if s.Spec.Type != corev1.ServiceTypeExternalName && s.Spec.ExternalName != "" {
-		warnings = append(warnings, "spec.externalName is ignored when spec.type is not \"ExternalName\"")
-	}
+	external := s.Spec.Type == corev1.ServiceTypeExternalName
+	say(external && len(s.Spec.ExternalIPs) > 0, `spec.externalIPs is ignored when spec.type is "ExternalName"`)
+	say(!external && s.Spec.ExternalName != "", `spec.externalName is ignored when spec.type is not "ExternalName"`)
 	if len(s.Spec.ExternalIPs) > 0 && (old == nil || !slices.Equal(s.Spec.ExternalIPs, old.Spec.ExternalIPs)) {
 		warnings = append(warnings, "spec.externalIPs is deprecated and may no longer be implemented in some clusters")
 	}

@@ -45,10 +45,7 @@ func ValidateClaimSpec(s, old *corev1.PersistentVolumeClaimSpec, path *field.Pat
 	if q, ok := s.Resources.Requests[corev1.ResourceStorage]; !ok {
 		errs = append(errs, field.Required(storage, ""))
 	} else {
-		errs = append(errs, check.Quantity(corev1.ResourceStorage, q, storage)...)
-		if errs2 := check.PositiveQuantity(q, storage); q.Sign() == 0 {
-			errs = append(errs, errs2...)
-		}
+		errs = append(errs, check.PositiveQuantity(q, storage)...)
 	}
 	if name := ptr.Deref(s.StorageClassName, ""); name != "" {
 		errs = append(errs, check.Each(path.Child("storageClassName"), name, check.Subdomain(name))...)
@@ -63,6 +60,7 @@ func ValidateClaimSpec(s, old *corev1.PersistentVolumeClaimSpec, path *field.Pat
 	return errs
 }
 
+// checkDataSource. Parity: what an answer quotes of two sources that do not agree is a path, which it shows as {}.
 func checkDataSource(s *corev1.PersistentVolumeClaimSpec, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	reference := func(kindName, name string, group *string, at *field.Path) {
@@ -82,12 +80,15 @@ func checkDataSource(s *corev1.PersistentVolumeClaimSpec, path *field.Path) fiel
 	}
 	if d := s.DataSourceRef; d != nil {
 		reference(d.Kind, d.Name, d.APIGroup, ref)
+		if ns := ptr.Deref(d.Namespace, ""); ns != "" {
+			errs = append(errs, check.Each(ref.Child("namespace"), ns, check.Label(ns))...)
+		}
 		switch n := ptr.Deref(d.Namespace, ""); {
 		case n != "" && s.DataSource != nil:
-			errs = append(errs, field.Invalid(path, source.String(), "may not be specified when dataSourceRef.namespace is specified"))
+			errs = append(errs, field.Invalid(path, source, "may not be specified when dataSourceRef.namespace is specified"))
 		case n == "" && s.DataSource != nil:
 			if d.Kind != s.DataSource.Kind || d.Name != s.DataSource.Name || ptr.Deref(d.APIGroup, "") != ptr.Deref(s.DataSource.APIGroup, "") {
-				errs = append(errs, field.Invalid(path, source.String(), "must match dataSourceRef"))
+				errs = append(errs, field.Invalid(path, source, "must match dataSourceRef"))
 			}
 		}
 	}

@@ -30,38 +30,73 @@ func (c *checker) checkContainers(path *field.Path) field.ErrorList {
 	}
 	for i := range s.Containers {
 		ctr, at := &s.Containers[i], containers.Index(i)
-		errs = append(errs, c.checkContainer(ctr, names, at)...)
+		errs = append(errs, c.checkContainer(ctr, at)...)
+		errs = append(errs, onlyOnce(ctr.Name, names, at)...)
 		errs = append(errs, c.checkLifecycle(ctr.Lifecycle, at.Child("lifecycle"))...)
 		errs = append(errs, c.checkProbes(ctr, at)...)
 		errs = append(errs, c.checkRestart(ctr, at, false)...)
 	}
 	errs = append(errs, hostPortsOnce(s.Containers, containers)...)
 	for i := range s.InitContainers {
-		errs = append(errs, c.checkInitContainer(&s.InitContainers[i], names, path.Child("initContainers").Index(i))...)
+		errs = append(errs, c.checkInitContainer(i, names, path.Child("initContainers"))...)
 	}
 	for i := range s.EphemeralContainers {
 		errs = append(errs, c.checkEphemeral(&s.EphemeralContainers[i], names, path.Child("ephemeralContainers").Index(i))...)
 	}
+	return errs
+}
+
+// checkPodOnly checks what templates are not held to, because they were not from the beginning: that images have no blanks
+// around them, and that tokens are asked for only with an account.
+func (c *checker) checkPodOnly(path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if c.spec.ServiceAccountName == "" {
+		for i, v := range c.spec.Volumes {
+			if v.Projected == nil {
+				continue
+			}
+			for j, s := range v.Projected.Sources {
+				if s.ServiceAccountToken != nil {
+					errs = append(errs, field.Forbidden(path.Child("volumes").Index(i).Child("projected", "sources").Index(j).Child("serviceAccountToken"),
+						"must not be specified when serviceAccountName is not set"))
+				}
+			}
+		}
+	}
+	errs = append(errs, trimmedImages(c.spec.Containers, path.Child("containers"))...)
+	return append(errs, trimmedImages(c.spec.InitContainers, path.Child("initContainers"))...)
+}
+
+func trimmedImages(containers []corev1.Container, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for i := range containers {
+		errs = append(errs, trimmedImage(&containers[i], path.Index(i))...)
+	}
+	return errs
+}
+
+func trimmedImage(ctr *corev1.Container, at *field.Path) field.ErrorList {
+	if strings.TrimSpace(ctr.Image) == ctr.Image {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(at.Child("image"), ctr.Image, "must not have leading or trailing whitespace")}
+}
+
+// checkHostNetwork: in the network of the host, a port of a container is the same port of the host.
+func (c *checker) checkHostNetwork(path *field.Path) field.ErrorList {
+	s := c.spec
+	var errs field.ErrorList
 	if s.HostNetwork {
-		errs = append(errs, hostPortsSame(s.Containers, containers)...)
+		errs = append(errs, hostPortsSame(s.Containers, path.Child("containers"))...)
 		errs = append(errs, hostPortsSame(s.InitContainers, path.Child("initContainers"))...)
 	}
 	return errs
 }
 
 // checkContainer checks what all sorts of containers have.
-func (c *checker) checkContainer(ctr *corev1.Container, names map[string]bool, at *field.Path) field.ErrorList {
+func (c *checker) checkContainer(ctr *corev1.Container, at *field.Path) field.ErrorList {
 	errs := check.RequiredForm(ctr.Name, at.Child("name"), check.Label)
-	if ctr.Name != "" && errs == nil {
-		if names[ctr.Name] {
-			errs = append(errs, field.Duplicate(at.Child("name"), ctr.Name))
-		}
-		names[ctr.Name] = true
-	}
 	errs = append(errs, check.Required(ctr.Image, at.Child("image"))...)
-	if c.pod && strings.TrimSpace(ctr.Image) != ctr.Image {
-		errs = append(errs, field.Invalid(at.Child("image"), ctr.Image, "must not have leading or trailing whitespace"))
-	}
 	errs = append(errs, check.RequiredOneOf(ctr.TerminationMessagePolicy, at.Child("terminationMessagePolicy"),
 		corev1.TerminationMessageReadFile, corev1.TerminationMessageFallbackToLogsOnError)...)
 	errs = append(errs, checkPorts(ctr.Ports, at.Child("ports"))...)
@@ -77,9 +112,22 @@ func (c *checker) checkContainer(ctr *corev1.Container, names map[string]bool, a
 	return append(errs, c.checkSecurity(ctr.SecurityContext, at.Child("securityContext"))...)
 }
 
-func (c *checker) checkInitContainer(ctr *corev1.Container, names map[string]bool, at *field.Path) field.ErrorList {
-	errs := c.checkContainer(ctr, names, at)
+// onlyOnce wants that no container before had the name.
+func onlyOnce(name string, names map[string]bool, at *field.Path) field.ErrorList {
+	if names[name] {
+		return field.ErrorList{field.Duplicate(at.Child("name"), name)}
+	}
+	names[name] = true
+	return nil
+}
+
+// checkInitContainer checks the init container i. Parity: host ports used twice are reported as those of the first.
+func (c *checker) checkInitContainer(i int, names map[string]bool, path *field.Path) field.ErrorList {
+	ctr, at := &c.spec.InitContainers[i], path.Index(i)
+	errs := c.checkContainer(ctr, at)
 	errs = append(errs, c.checkRestart(ctr, at, true)...)
+	errs = append(errs, onlyOnce(ctr.Name, names, at)...)
+	errs = append(errs, hostPortsOnce(c.spec.InitContainers[i:i+1], path)...)
 	if Restartable(ctr) {
 		errs = append(errs, c.checkLifecycle(ctr.Lifecycle, at.Child("lifecycle"))...)
 		return append(errs, c.checkProbes(ctr, at)...)
@@ -94,13 +142,18 @@ func (c *checker) checkInitContainer(ctr *corev1.Container, names map[string]boo
 	forbid(ctr.LivenessProbe != nil, "livenessProbe")
 	forbid(ctr.ReadinessProbe != nil, "readinessProbe")
 	forbid(ctr.StartupProbe != nil, "startupProbe")
+	if len(ctr.ResizePolicy) > 0 {
+		errs = append(errs, field.Invalid(at.Child("resizePolicy"), check.GoNames(ctr.ResizePolicy), "must not be set for init containers"))
+	}
 	return errs
 }
 
 // checkEphemeral: an ephemeral container is for looking around. It takes no part in the pod's life.
 func (c *checker) checkEphemeral(e *corev1.EphemeralContainer, names map[string]bool, at *field.Path) field.ErrorList {
 	ctr := (*corev1.Container)(&e.EphemeralContainerCommon)
-	errs := c.checkContainer(ctr, names, at)
+	errs := c.checkContainer(ctr, at)
+	errs = append(errs, trimmedImage(ctr, at)...)
+	errs = append(errs, onlyOnce(ctr.Name, names, at)...)
 	if e.TargetContainerName != "" && !c.hasContainer(e.TargetContainerName) {
 		errs = append(errs, field.NotFound(at.Child("targetContainerName"), e.TargetContainerName))
 	}
@@ -111,13 +164,13 @@ func (c *checker) checkEphemeral(e *corev1.EphemeralContainer, names map[string]
 	}
 	forbid(len(ctr.Ports) > 0, "ports")
 	forbid(len(ctr.Resources.Limits)+len(ctr.Resources.Requests)+len(ctr.Resources.Claims) > 0, "resources")
-	forbid(ctr.Lifecycle != nil, "lifecycle")
-	forbid(ctr.LivenessProbe != nil, "livenessProbe")
-	forbid(ctr.ReadinessProbe != nil, "readinessProbe")
-	forbid(ctr.StartupProbe != nil, "startupProbe")
 	forbid(len(ctr.ResizePolicy) > 0, "resizePolicy")
 	forbid(ctr.RestartPolicy != nil, "restartPolicy")
 	forbid(len(ctr.RestartPolicyRules) > 0, "restartPolicyRules")
+	forbid(ctr.LivenessProbe != nil, "livenessProbe")
+	forbid(ctr.ReadinessProbe != nil, "readinessProbe")
+	forbid(ctr.StartupProbe != nil, "startupProbe")
+	forbid(ctr.Lifecycle != nil, "lifecycle")
 	for i, m := range ctr.VolumeMounts {
 		if m.SubPath != "" {
 			errs = append(errs, field.Forbidden(at.Child("volumeMounts").Index(i).Child("subPath"), "cannot be set for an Ephemeral Container"))
@@ -237,7 +290,7 @@ func (c *checker) checkResourceClaims(claims []corev1.ResourceClaim, path *field
 	for i, claim := range claims {
 		at := path.Index(i)
 		if claim.Name == "" {
-			errs = append(errs, field.Required(at.Child("name"), ""))
+			errs = append(errs, field.Required(at, ""))
 			continue
 		}
 		whole := corev1.ResourceClaim{Name: claim.Name}
@@ -259,19 +312,19 @@ func (c *checker) checkResourceClaims(claims []corev1.ResourceClaim, path *field
 	return errs
 }
 
+// checkResizePolicy. Parity: only a repeated resource is reported with its index.
 func (c *checker) checkResizePolicy(policies []corev1.ContainerResizePolicy, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	seen := map[corev1.ResourceName]bool{}
 	for i, p := range policies {
-		at := path.Index(i)
 		if seen[p.ResourceName] {
-			errs = append(errs, field.Duplicate(at, p.ResourceName))
+			errs = append(errs, field.Duplicate(path.Index(i), p.ResourceName))
 		}
 		seen[p.ResourceName] = true
-		errs = append(errs, check.RequiredOneOf(p.ResourceName, at, corev1.ResourceCPU, corev1.ResourceMemory)...)
-		errs = append(errs, check.RequiredOneOf(p.RestartPolicy, at, corev1.NotRequired, corev1.RestartContainer)...)
+		errs = append(errs, check.RequiredOneOf(p.ResourceName, path, corev1.ResourceCPU, corev1.ResourceMemory)...)
+		errs = append(errs, check.RequiredOneOf(p.RestartPolicy, path, corev1.NotRequired, corev1.RestartContainer)...)
 		if c.spec.RestartPolicy == corev1.RestartPolicyNever && p.RestartPolicy != corev1.NotRequired {
-			errs = append(errs, field.Invalid(at, p.RestartPolicy, "must be 'NotRequired' when `restartPolicy` is 'Never'"))
+			errs = append(errs, field.Invalid(path, p.RestartPolicy, "must be 'NotRequired' when `restartPolicy` is 'Never'"))
 		}
 	}
 	return errs

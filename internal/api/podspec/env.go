@@ -25,8 +25,7 @@ var (
 	envFields = []string{"metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
 		"status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"}
 	fileFields = []string{annotationsField, labelsField, "metadata.name", "metadata.namespace", "metadata.uid"}
-	podFields  = append([]string{annotationsField, labelsField, "spec.restartPolicy", "spec.schedulerName", "spec.hostNetwork", "spec.host",
-		"status.phase", "status.nominatedNodeName"}, envFields...)
+	podFields  = append([]string{annotationsField, labelsField, "spec.restartPolicy", "spec.schedulerName", "spec.host", "status.phase"}, envFields...)
 
 	containerResources = []string{"limits.cpu", "limits.ephemeral-storage", "limits.memory",
 		"requests.cpu", "requests.ephemeral-storage", "requests.memory"}
@@ -50,7 +49,7 @@ func (c *checker) checkEnvSource(e *corev1.EnvVar, at *field.Path) field.ErrorLi
 	s := e.ValueFrom
 	if s.FieldRef != nil {
 		sources++
-		errs = append(errs, checkFieldRef(s.FieldRef, envFields, true, at.Child("fieldRef"))...)
+		errs = append(errs, checkFieldRef(s.FieldRef, envFields, at.Child("fieldRef"))...)
 	}
 	if s.ResourceFieldRef != nil {
 		sources++
@@ -103,9 +102,8 @@ func (c *checker) checkFileRef(r *corev1.FileKeySelector, at *field.Path) field.
 	return errs
 }
 
-// checkFieldRef checks the name of a field of the pod; with subscripts, one label or annotation can be
-// named: metadata.labels['key'].
-func checkFieldRef(r *corev1.ObjectFieldSelector, allowed []string, subscripts bool, at *field.Path) field.ErrorList {
+// checkFieldRef checks the name of a field of the pod, or of one label or annotation: metadata.labels['key'].
+func checkFieldRef(r *corev1.ObjectFieldSelector, allowed []string, at *field.Path) field.ErrorList {
 	path := at.Child("fieldPath")
 	if r.APIVersion == "" {
 		return field.ErrorList{field.Required(at.Child("apiVersion"), "")}
@@ -117,12 +115,13 @@ func checkFieldRef(r *corev1.ObjectFieldSelector, allowed []string, subscripts b
 	switch {
 	case r.APIVersion != "v1":
 		return field.ErrorList{field.Invalid(path, r.FieldPath, fmt.Sprintf("error converting fieldPath: unsupported pod version: %s", r.APIVersion))}
-	case subscripted && subscripts && name == labelsField:
-		return check.Each(path, key, check.QualifiedName(key))
-	case subscripted && subscripts && name == annotationsField:
-		return check.Each(path, key, check.QualifiedName(strings.ToLower(key)))
+	case subscripted && name == labelsField:
+		return check.Each(at, key, check.QualifiedName(key))
+	case subscripted && name == annotationsField:
+		key = strings.ToLower(key)
+		return check.Each(at, key, check.QualifiedName(key))
 	case subscripted:
-		return field.ErrorList{field.Invalid(path, name, "does not support subscript")}
+		return field.ErrorList{field.Invalid(path, r.FieldPath, "error converting fieldPath: field label does not support subscript: "+r.FieldPath)}
 	case !slices.Contains(podFields, name):
 		return field.ErrorList{field.Invalid(path, r.FieldPath, "error converting fieldPath: field label not supported: "+r.FieldPath)}
 	}
@@ -144,25 +143,30 @@ func subscript(path string) (name, key string, ok bool) {
 
 func checkResourceRef(r *corev1.ResourceFieldSelector, file bool, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	if file {
-		errs = append(errs, check.Required(r.ContainerName, at.Child("containerName"))...)
-	}
-	if r.Resource == "" {
-		return append(errs, field.Required(at.Child("resource"), ""))
-	}
-	if !strings.HasPrefix(r.Resource, "limits.hugepages-") && !strings.HasPrefix(r.Resource, "requests.hugepages-") {
+	switch {
+	case file && r.ContainerName == "":
+		errs = append(errs, field.Required(at.Child("containerName"), ""))
+	case r.Resource == "":
+		errs = append(errs, field.Required(at.Child("resource"), ""))
+	case !strings.HasPrefix(r.Resource, "limits.hugepages-") && !strings.HasPrefix(r.Resource, "requests.hugepages-"):
 		errs = append(errs, check.OneOf(r.Resource, at.Child("resource"), containerResources...)...)
 	}
 	return append(errs, checkDivisor(r.Resource, r.Divisor, at)...)
 }
 
-// checkDivisor wants a unit that makes sense for the resource.
+// sizeUnits are the units in which bytes can be told.
+var sizeUnits = []string{"1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"}
+
+// checkDivisor wants a unit that makes sense for the resource, "limits.memory". Parity: what is quoted is the resource.
 func checkDivisor(name string, divisor resource.Quantity, at *field.Path) field.ErrorList {
-	var units []string
-	what := ""
-	switch _, r, _ := strings.Cut(name, "."); {
+	if divisor.IsZero() {
+		return nil
+	}
+	_, r, _ := strings.Cut(name, ".")
+	units, listed, what := sizeUnits, strings.Join(sizeUnits, ", "), ""
+	switch {
 	case r == "cpu":
-		units, what = []string{"1m", "1"}, "cpu"
+		units, listed, what = []string{"1m", "1"}, "1m and 1", "cpu"
 	case r == "memory":
 		what = "memory"
 	case r == "ephemeral-storage":
@@ -170,16 +174,10 @@ func checkDivisor(name string, divisor resource.Quantity, at *field.Path) field.
 	case strings.HasPrefix(r, "hugepages-"):
 		what = "hugepages"
 	}
-	if what == "" || divisor.IsZero() {
+	if what == "" || slices.Contains(units, divisor.String()) {
 		return nil
 	}
-	if units == nil {
-		units = []string{"1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"}
-	}
-	if slices.Contains(units, divisor.String()) {
-		return nil
-	}
-	return field.ErrorList{field.Invalid(at.Child("divisor"), divisor.String(), fmt.Sprintf("only divisor's values %s are supported with the %s resource", strings.Join(units, ", "), what))}
+	return field.ErrorList{field.Invalid(at.Child("divisor"), name, fmt.Sprintf("only divisor's values %s are supported with the %s resource", listed, what))}
 }
 
 // checkEnvFrom. Parity: the paths have no index.

@@ -2,6 +2,7 @@ package podspec
 
 import (
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/timonel/timonel/internal/api/check"
@@ -25,7 +26,7 @@ func (c *checker) checkMounts(ctr *corev1.Container, at *field.Path) field.Error
 	for i, m := range ctr.VolumeMounts {
 		here := at.Index(i)
 		errs = append(errs, check.Required(m.Name, here.Child("name"))...)
-		if m.Name != "" && c.volumes[m.Name] == nil {
+		if c.volumes[m.Name] == nil {
 			errs = append(errs, field.NotFound(here.Child("name"), m.Name))
 		}
 		errs = append(errs, check.Required(m.MountPath, here.Child("mountPath"))...)
@@ -39,7 +40,7 @@ func (c *checker) checkMounts(ctr *corev1.Container, at *field.Path) field.Error
 		if devices[m.MountPath] {
 			errs = append(errs, field.Invalid(here.Child("mountPath"), m.MountPath, "must not already exist as a path in volumeDevices"))
 		}
-		// Parity: the paths of the next two have no index.
+		// Parity: most of the paths of what follows have no index.
 		if m.SubPath != "" {
 			errs = append(errs, descendingPath(m.SubPath, at.Child("subPath"))...)
 		}
@@ -49,7 +50,7 @@ func (c *checker) checkMounts(ctr *corev1.Container, at *field.Path) field.Error
 			}
 			errs = append(errs, descendingPath(m.SubPathExpr, at.Child("subPathExpr"))...)
 		}
-		errs = append(errs, c.checkPropagation(ctr, &m, here)...)
+		errs = append(errs, c.checkPropagation(ctr, &m, at)...)
 	}
 	return errs
 }
@@ -75,7 +76,7 @@ func (c *checker) checkPropagation(ctr *corev1.Container, m *corev1.VolumeMount,
 				errs = append(errs, field.Forbidden(here, "may only be specified when mountPropagation is None or not specified"))
 			}
 		default:
-			errs = append(errs, check.OneOf(*r, here, corev1.RecursiveReadOnlyDisabled, corev1.RecursiveReadOnlyIfPossible, corev1.RecursiveReadOnlyEnabled)...)
+			errs = append(errs, check.OneOf(*r, here, corev1.RecursiveReadOnlyDisabled, corev1.RecursiveReadOnlyEnabled, corev1.RecursiveReadOnlyIfPossible)...)
 		}
 	}
 	return errs
@@ -99,9 +100,8 @@ func (c *checker) checkDevices(ctr *corev1.Container, at *field.Path) field.Erro
 		if names[d.Name] {
 			errs = append(errs, field.Invalid(here.Child("name"), d.Name, "must be unique"))
 		}
-		names[d.Name] = true
+		names[d.Name] = d.Name != ""
 		switch v := c.volumes[d.Name]; {
-		case d.Name == "":
 		case v == nil:
 			errs = append(errs, field.NotFound(here.Child("name"), d.Name))
 		case v.PersistentVolumeClaim == nil && v.Ephemeral == nil:
@@ -111,9 +111,10 @@ func (c *checker) checkDevices(ctr *corev1.Container, at *field.Path) field.Erro
 		if paths[d.DevicePath] {
 			errs = append(errs, field.Invalid(here.Child("devicePath"), d.DevicePath, "must be unique"))
 		}
-		paths[d.DevicePath] = true
 		if d.DevicePath != "" && backsteps(d.DevicePath) {
-			errs = append(errs, field.Invalid(here.Child("devicePath"), d.DevicePath, textBacksteps))
+			errs = append(errs, field.Invalid(here.Child("devicePath"), d.DevicePath, "can not contain backsteps ('..')"))
+		} else {
+			paths[d.DevicePath] = true
 		}
 		if mounts[d.DevicePath] {
 			errs = append(errs, field.Invalid(here.Child("devicePath"), d.DevicePath, "must not already exist as a path in volumeMounts"))
@@ -129,12 +130,7 @@ const textBacksteps = "must not contain '..'"
 
 // backsteps reports whether a step of the path goes up.
 func backsteps(p string) bool {
-	for _, step := range strings.Split(strings.ReplaceAll(p, `\`, "/"), "/") {
-		if step == ".." {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(strings.Split(p, "/"), "..")
 }
 
 // NoBacksteps wants a path without "..".

@@ -3,6 +3,7 @@ package podspec
 import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 )
 
 // checkOS: fields of one operating system cannot be set for a pod of the other (KEP-2802).
@@ -46,25 +47,24 @@ func (c *checker) checkWindowsPod(path *field.Path) field.ErrorList {
 			errs = append(errs, field.Forbidden(at, "cannot be set for a windows pod"))
 		}
 	}
-	if sc := s.SecurityContext; sc != nil {
-		at := path.Child("securityContext")
-		forbid(sc.AppArmorProfile != nil, at.Child("appArmorProfile"))
-		forbid(sc.SELinuxOptions != nil, at.Child("seLinuxOptions"))
-		forbid(sc.SeccompProfile != nil, at.Child("seccompProfile"))
-		forbid(sc.FSGroup != nil, at.Child("fsGroup"))
-		forbid(sc.FSGroupChangePolicy != nil, at.Child("fsGroupChangePolicy"))
-		forbid(len(sc.Sysctls) > 0, at.Child("sysctls"))
-		forbid(sc.RunAsUser != nil, at.Child("runAsUser"))
-		forbid(sc.RunAsGroup != nil, at.Child("runAsGroup"))
-		forbid(sc.SupplementalGroups != nil, at.Child("supplementalGroups"))
-		forbid(sc.SupplementalGroupsPolicy != nil, at.Child("supplementalGroupsPolicy"))
-		forbid(sc.SELinuxChangePolicy != nil, at.Child("seLinuxChangePolicy"))
-	}
+	forbid(s.Resources != nil, path.Child("resources"))
+	at := path.Child("securityContext")
+	sc := ptr.Deref(s.SecurityContext, corev1.PodSecurityContext{})
+	forbid(sc.AppArmorProfile != nil, at.Child("appArmorProfile"))
+	forbid(sc.SELinuxOptions != nil, at.Child("seLinuxOptions"))
+	forbid(s.HostUsers != nil, path.Child("hostUsers"))
 	forbid(s.HostPID, path.Child("hostPID"))
 	forbid(s.HostIPC, path.Child("hostIPC"))
-	forbid(s.HostUsers != nil, path.Child("hostUsers"))
+	forbid(sc.SeccompProfile != nil, at.Child("seccompProfile"))
+	forbid(sc.FSGroup != nil, at.Child("fsGroup"))
+	forbid(sc.FSGroupChangePolicy != nil, at.Child("fsGroupChangePolicy"))
+	forbid(sc.SELinuxChangePolicy != nil, at.Child("seLinuxChangePolicy"))
+	forbid(len(sc.Sysctls) > 0, at.Child("sysctls"))
 	forbid(s.ShareProcessNamespace != nil, path.Child("shareProcessNamespace"))
-	forbid(s.Resources != nil, path.Child("resources"))
+	forbid(sc.RunAsUser != nil, at.Child("runAsUser"))
+	forbid(sc.RunAsGroup != nil, at.Child("runAsGroup"))
+	forbid(sc.SupplementalGroups != nil, at.Child("supplementalGroups"))
+	forbid(sc.SupplementalGroupsPolicy != nil, at.Child("supplementalGroupsPolicy"))
 	c.eachContainer(path, func(ctr *corev1.Container, at *field.Path) {
 		sc := ctr.SecurityContext
 		if sc == nil {
@@ -88,11 +88,11 @@ func (c *checker) checkWindowsPod(path *field.Path) field.ErrorList {
 // eachContainer calls f with every container of the specification and its path.
 func (c *checker) eachContainer(path *field.Path, f func(ctr *corev1.Container, at *field.Path)) {
 	s := c.spec
-	for i := range s.Containers {
-		f(&s.Containers[i], path.Child("containers").Index(i))
-	}
 	for i := range s.InitContainers {
 		f(&s.InitContainers[i], path.Child("initContainers").Index(i))
+	}
+	for i := range s.Containers {
+		f(&s.Containers[i], path.Child("containers").Index(i))
 	}
 	for i := range s.EphemeralContainers {
 		f((*corev1.Container)(&s.EphemeralContainers[i].EphemeralContainerCommon), path.Child("ephemeralContainers").Index(i))

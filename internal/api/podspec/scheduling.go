@@ -3,12 +3,12 @@ package podspec
 import (
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/timonel/timonel/internal/api/check"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 )
@@ -27,14 +27,14 @@ func (c *checker) checkAffinity(path *field.Path) field.ErrorList {
 	if n := a.NodeAffinity; n != nil {
 		at := path.Child("nodeAffinity")
 		if r := n.RequiredDuringSchedulingIgnoredDuringExecution; r != nil {
-			errs = append(errs, ValidateNodeSelector(r, at.Child("requiredDuringSchedulingIgnoredDuringExecution"))...)
+			errs = append(errs, ValidateNodeSelector(r, c.before != nil && badNodeValues(c.before), at.Child("requiredDuringSchedulingIgnoredDuringExecution"))...)
 		}
 		for i, p := range n.PreferredDuringSchedulingIgnoredDuringExecution {
 			here := at.Child("preferredDuringSchedulingIgnoredDuringExecution").Index(i)
 			if p.Weight < minWeight || p.Weight > maxWeight {
 				errs = append(errs, field.Invalid(here.Child("weight"), p.Weight, textWeight))
 			}
-			errs = append(errs, validateNodeTerm(&p.Preference, here.Child("preference"))...)
+			errs = append(errs, validateNodeTerm(&p.Preference, true, here.Child("preference"))...)
 		}
 	}
 	terms := func(required []corev1.PodAffinityTerm, preferred []corev1.WeightedPodAffinityTerm, at *field.Path) {
@@ -58,23 +58,46 @@ func (c *checker) checkAffinity(path *field.Path) field.ErrorList {
 	return errs
 }
 
-// ValidateNodeSelector checks a choice of nodes (core/v1 NodeSelector).
-func ValidateNodeSelector(s *corev1.NodeSelector, path *field.Path) field.ErrorList {
+// badNodeValues reports whether the specification requires values of node labels that no label can have.
+func badNodeValues(s *corev1.PodSpec) bool {
+	if s.Affinity == nil || s.Affinity.NodeAffinity == nil {
+		return false
+	}
+	return BadNodeValues(s.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution)
+}
+
+// BadNodeValues reports whether a choice of nodes has values that no label can have: older servers took them.
+func BadNodeValues(s *corev1.NodeSelector) bool {
+	if s == nil {
+		return false
+	}
+	for _, t := range s.NodeSelectorTerms {
+		for _, e := range t.MatchExpressions {
+			if slices.ContainsFunc(e.Values, func(v string) bool { return len(validation.IsValidLabelValue(v)) > 0 }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// ValidateNodeSelector checks a choice of nodes (core/v1 NodeSelector); with anyValue, labels may have values that no label has.
+func ValidateNodeSelector(s *corev1.NodeSelector, anyValue bool, path *field.Path) field.ErrorList {
 	terms := path.Child("nodeSelectorTerms")
 	if len(s.NodeSelectorTerms) == 0 {
 		return field.ErrorList{field.Required(terms, "must have at least one node selector term")}
 	}
 	var errs field.ErrorList
 	for i := range s.NodeSelectorTerms {
-		errs = append(errs, validateNodeTerm(&s.NodeSelectorTerms[i], terms.Index(i))...)
+		errs = append(errs, validateNodeTerm(&s.NodeSelectorTerms[i], anyValue, terms.Index(i))...)
 	}
 	return errs
 }
 
-func validateNodeTerm(t *corev1.NodeSelectorTerm, path *field.Path) field.ErrorList {
+func validateNodeTerm(t *corev1.NodeSelectorTerm, anyValue bool, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	for i := range t.MatchExpressions {
-		errs = append(errs, validateNodeRequirement(&t.MatchExpressions[i], path.Child("matchExpressions").Index(i))...)
+		errs = append(errs, validateNodeRequirement(&t.MatchExpressions[i], anyValue, path.Child("matchExpressions").Index(i))...)
 	}
 	for i := range t.MatchFields {
 		errs = append(errs, validateNodeField(&t.MatchFields[i], path.Child("matchFields").Index(i))...)
@@ -82,7 +105,7 @@ func validateNodeTerm(t *corev1.NodeSelectorTerm, path *field.Path) field.ErrorL
 	return errs
 }
 
-func validateNodeRequirement(r *corev1.NodeSelectorRequirement, at *field.Path) field.ErrorList {
+func validateNodeRequirement(r *corev1.NodeSelectorRequirement, anyValue bool, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	values := at.Child("values")
 	switch r.Operator {
@@ -101,7 +124,14 @@ func validateNodeRequirement(r *corev1.NodeSelectorRequirement, at *field.Path) 
 	default:
 		errs = append(errs, field.Invalid(at.Child("operator"), r.Operator, "not a valid selector operator"))
 	}
-	return append(errs, metavalidation.ValidateLabelName(r.Key, at.Child("key"))...)
+	errs = append(errs, metavalidation.ValidateLabelName(r.Key, at.Child("key"))...)
+	if anyValue {
+		return errs
+	}
+	for i, v := range r.Values {
+		errs = append(errs, check.Each(values.Index(i), v, validation.IsValidLabelValue(v))...)
+	}
+	return errs
 }
 
 // validateNodeField checks a choice by a field of the node; there is one: its name.
@@ -130,8 +160,8 @@ func (c *checker) checkTerm(t *corev1.PodAffinityTerm, at *field.Path) field.Err
 	for _, ns := range t.Namespaces {
 		errs = append(errs, check.Each(at.Child("namespace"), ns, check.Label(ns))...)
 	}
-	errs = append(errs, checkMatchKeys(t.MatchLabelKeys, t.LabelSelector, at.Child("matchLabelKeys"))...)
-	errs = append(errs, checkMatchKeys(t.MismatchLabelKeys, t.LabelSelector, at.Child("mismatchLabelKeys"))...)
+	errs = append(errs, checkMatchKeys(t.MatchLabelKeys, t.LabelSelector, "matchLabelKeys", at)...)
+	errs = append(errs, checkMatchKeys(t.MismatchLabelKeys, t.LabelSelector, "mismatchLabelKeys", at)...)
 	for i, k := range t.MatchLabelKeys {
 		if slices.Contains(t.MismatchLabelKeys, k) {
 			errs = append(errs, field.Invalid(at.Child("matchLabelKeys").Index(i), k, "exists in both matchLabelKeys and mismatchLabelKeys"))
@@ -152,18 +182,37 @@ func (c *checker) checkSelector(s *metav1.LabelSelector, path *field.Path) field
 	return check.Selector(s, old, path)
 }
 
-func checkMatchKeys(keys []string, selector *metav1.LabelSelector, path *field.Path) field.ErrorList {
+// checkMatchKeys checks the labels in the field called name whose values a pod's own labels decide (KEP-3633).
+func checkMatchKeys(keys []string, selector *metav1.LabelSelector, name string, at *field.Path) field.ErrorList {
+	path := at.Child(name)
 	if len(keys) == 0 {
 		return nil
 	}
-	var errs field.ErrorList
 	if selector == nil {
-		errs = append(errs, field.Forbidden(path, "must not be specified when labelSelector is not set"))
+		return field.ErrorList{field.Forbidden(path, "must not be specified when labelSelector is not set")}
 	}
+	var errs field.ErrorList
 	for i, k := range keys {
 		errs = append(errs, metavalidation.ValidateLabelName(k, path.Index(i))...)
+		if mentions(selector, k) > 1 {
+			errs = append(errs, field.Invalid(path.Index(i), k, fmt.Sprintf("exists in both %s and labelSelector", name)))
+		}
 	}
 	return errs
+}
+
+// mentions counts the requirements of a selector on a label. One of them is what the key itself was turned into when the pod was made.
+func mentions(selector *metav1.LabelSelector, key string) int {
+	n := 0
+	if _, found := selector.MatchLabels[key]; found {
+		n++
+	}
+	for _, e := range selector.MatchExpressions {
+		if e.Key == key {
+			n++
+		}
+	}
+	return n
 }
 
 func (c *checker) checkSpread(path *field.Path) field.ErrorList {
@@ -191,7 +240,7 @@ func (c *checker) checkSpread(path *field.Path) field.ErrorList {
 				errs = append(errs, field.Invalid(at.Child("minDomains"), *d, "must be greater than zero"))
 			}
 			if t.WhenUnsatisfiable != corev1.DoNotSchedule {
-				errs = append(errs, field.Invalid(at.Child("minDomains"), d, "can only use minDomains if whenUnsatisfiable="+strconv.Quote(string(corev1.DoNotSchedule))+", not "+string(t.WhenUnsatisfiable)))
+				errs = append(errs, field.Invalid(at.Child("minDomains"), d, fmt.Sprintf("can only use minDomains if whenUnsatisfiable=%s, not %s", corev1.DoNotSchedule, t.WhenUnsatisfiable)))
 			}
 		}
 		policy := func(p *corev1.NodeInclusionPolicy, name string) {
@@ -201,7 +250,7 @@ func (c *checker) checkSpread(path *field.Path) field.ErrorList {
 		}
 		policy(t.NodeAffinityPolicy, "nodeAffinityPolicy")
 		policy(t.NodeTaintsPolicy, "nodeTaintsPolicy")
-		errs = append(errs, checkMatchKeys(t.MatchLabelKeys, t.LabelSelector, at.Child("matchLabelKeys"))...)
+		errs = append(errs, checkMatchKeys(t.MatchLabelKeys, t.LabelSelector, "matchLabelKeys", at)...)
 		errs = append(errs, c.checkSelector(t.LabelSelector, at.Child("labelSelector"))...)
 	}
 	return errs
@@ -211,15 +260,20 @@ func (c *checker) checkSpread(path *field.Path) field.ErrorList {
 // they need the network of the host.
 func (c *checker) checkHostProcess(path *field.Path) field.ErrorList {
 	s := c.spec
-	pod := false
+	var pod *bool
 	if s.SecurityContext != nil && s.SecurityContext.WindowsOptions != nil {
-		pod = ptr.Deref(s.SecurityContext.WindowsOptions.HostProcess, false)
+		pod = s.SecurityContext.WindowsOptions.HostProcess
 	}
 	with, without := 0, 0
-	eachLifecycle(s, func(ctr *corev1.Container) {
-		host := pod
+	var errs field.ErrorList
+	c.eachContainer(path, func(ctr *corev1.Container, at *field.Path) {
+		host := ptr.Deref(pod, false)
 		if ctr.SecurityContext != nil && ctr.SecurityContext.WindowsOptions != nil && ctr.SecurityContext.WindowsOptions.HostProcess != nil {
 			host = *ctr.SecurityContext.WindowsOptions.HostProcess
+			if pod != nil && *pod != host {
+				errs = append(errs, field.Invalid(at.Child("securityContext", "windowsOptions", "hostProcess"), host,
+					fmt.Sprintf("pod hostProcess value must be identical if both are specified, was %v", *pod)))
+			}
 		}
 		if host {
 			with++
@@ -227,9 +281,8 @@ func (c *checker) checkHostProcess(path *field.Path) field.ErrorList {
 			without++
 		}
 	})
-	var errs field.ErrorList
 	if with == 0 {
-		return nil
+		return errs
 	}
 	if without > 0 {
 		errs = append(errs, field.Invalid(path, "", "If pod contains any hostProcess containers then all containers must be HostProcess containers"))

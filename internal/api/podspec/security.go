@@ -1,10 +1,13 @@
 package podspec
 
 import (
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/timonel/timonel/internal/api/check"
 	corev1 "k8s.io/api/core/v1"
@@ -18,7 +21,8 @@ const (
 	sysctlPattern    = `^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$`
 	maxAppArmorName  = 4096 - 1
 	maxGMSASpec      = 64 * 1024
-	maxRunAsUserName = 256 + 1 + 20
+	maxWindowsDomain = 256
+	maxWindowsUser   = 104
 )
 
 var sysctlForm = regexp.MustCompile(sysctlPattern)
@@ -27,13 +31,10 @@ func (c *checker) checkPodSecurity(path *field.Path) field.ErrorList {
 	s := c.spec
 	at := path.Child("securityContext")
 	sc := s.SecurityContext
-	var errs field.ErrorList
-	if ptr.Deref(s.ShareProcessNamespace, false) && s.HostPID {
-		errs = append(errs, field.Invalid(path.Child("shareProcessNamespace"), *s.ShareProcessNamespace, "ShareProcessNamespace and HostPID cannot both be enabled"))
-	}
 	if sc == nil {
-		return errs
+		return nil
 	}
+	var errs field.ErrorList
 	id := func(value *int64, name string, form func(int64) []string) {
 		if value != nil {
 			errs = append(errs, check.Each(at.Child(name), *value, form(*value))...)
@@ -44,6 +45,9 @@ func (c *checker) checkPodSecurity(path *field.Path) field.ErrorList {
 	id(sc.RunAsGroup, "runAsGroup", validation.IsValidGroupID)
 	for i, g := range sc.SupplementalGroups {
 		errs = append(errs, check.Each(at.Child("supplementalGroups").Index(i), g, validation.IsValidGroupID(g))...)
+	}
+	if ptr.Deref(s.ShareProcessNamespace, false) && s.HostPID { // Parity: the path says securityContext
+		errs = append(errs, field.Invalid(at.Child("shareProcessNamespace"), *s.ShareProcessNamespace, "ShareProcessNamespace and HostPID cannot both be enabled"))
 	}
 	errs = append(errs, c.checkSysctls(sc.Sysctls, at.Child("sysctls"))...)
 	if p := sc.FSGroupChangePolicy; p != nil {
@@ -100,10 +104,12 @@ func checkSeccomp(p *corev1.SeccompProfile, at *field.Path) field.ErrorList {
 	if p == nil {
 		return nil
 	}
+	var errs field.ErrorList
 	if p.Type == "" {
-		return field.ErrorList{field.Required(at.Child("type"), "type is required when seccompProfile is set")}
+		errs = append(errs, field.Required(at.Child("type"), "type is required when seccompProfile is set"))
+	} else {
+		errs = append(errs, check.OneOf(p.Type, at.Child("type"), corev1.SeccompProfileTypeLocalhost, corev1.SeccompProfileTypeRuntimeDefault, corev1.SeccompProfileTypeUnconfined)...)
 	}
-	errs := check.OneOf(p.Type, at.Child("type"), corev1.SeccompProfileTypeLocalhost, corev1.SeccompProfileTypeRuntimeDefault, corev1.SeccompProfileTypeUnconfined)
 	profile := at.Child("localhostProfile")
 	switch {
 	case p.Type == corev1.SeccompProfileTypeLocalhost && p.LocalhostProfile == nil:
@@ -162,18 +168,55 @@ func checkWindows(w *corev1.WindowsSecurityContextOptions, at *field.Path) field
 		}
 	}
 	if u := w.RunAsUserName; u != nil {
-		switch {
-		case *u == "":
-			errs = append(errs, field.Invalid(at.Child("runAsUserName"), *u, "runAsUserName cannot be an empty string"))
-		case strings.ContainsFunc(*u, func(r rune) bool { return r < ' ' || r == 0x7f }):
-			errs = append(errs, field.Invalid(at.Child("runAsUserName"), *u, "runAsUserName cannot contain control characters"))
-		case strings.Count(*u, `\`) > 1:
-			errs = append(errs, field.Invalid(at.Child("runAsUserName"), *u, "runAsUserName cannot contain more than one backslash"))
-		case len(*u) > maxRunAsUserName:
-			errs = append(errs, field.Invalid(at.Child("runAsUserName"), *u, fmt.Sprintf("runAsUserName's length must be under %d characters", maxRunAsUserName+1)))
+		for _, text := range windowsUser(*u) {
+			errs = append(errs, field.Invalid(at.Child("runAsUserName"), *u, text))
 		}
 	}
 	return errs
+}
+
+// Forms of the names of Windows accounts, [DOMAIN\]USER (Microsoft, "User name formats", "Naming conventions in Active Directory").
+var (
+	netBIOSDomain    = regexp.MustCompile(`^[^\\/:*?"<>|.][^\\/:*?"<>|]{0,14}$`)
+	dnsDomain        = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*\.?$`)
+	userOddChars     = regexp.MustCompile(`["/\\:;|=,+*?<>@\[\]]`)
+	userOnlyFillings = regexp.MustCompile(`^[. ]+$`)
+)
+
+// windowsUser says what is wrong with the name of a Windows account.
+func windowsUser(name string) []string {
+	parts := strings.Split(name, `\`)
+	switch {
+	case name == "":
+		return []string{"runAsUserName cannot be an empty string"}
+	case strings.ContainsFunc(name, unicode.IsControl):
+		return []string{"runAsUserName cannot contain control characters"}
+	case len(parts) > 2:
+		return []string{"runAsUserName cannot contain more than one backslash"}
+	}
+	var texts []string
+	if len(parts) == 2 {
+		if len(parts[0]) >= maxWindowsDomain {
+			texts = append(texts, fmt.Sprintf("runAsUserName's Domain length must be under %d characters", maxWindowsDomain))
+		}
+		if !netBIOSDomain.MatchString(parts[0]) && !dnsDomain.MatchString(parts[0]) {
+			texts = append(texts, "runAsUserName's Domain doesn't match the NetBios nor the DNS format")
+		}
+	}
+	user := parts[len(parts)-1]
+	switch {
+	case user == "":
+		texts = append(texts, "runAsUserName's User cannot be empty")
+	case len(user) > maxWindowsUser:
+		texts = append(texts, fmt.Sprintf("runAsUserName's User length must not be longer than %d characters", maxWindowsUser))
+	}
+	if userOnlyFillings.MatchString(user) {
+		texts = append(texts, "runAsUserName's User cannot contain only periods or spaces")
+	}
+	if userOddChars.MatchString(user) {
+		texts = append(texts, `runAsUserName's User cannot contain the following characters: "/\:;|=,+*?<>@[]`)
+	}
+	return texts
 }
 
 func (c *checker) checkSysctls(sysctls []corev1.Sysctl, path *field.Path) field.ErrorList {
@@ -202,27 +245,48 @@ func (c *checker) checkSysctls(sysctls []corev1.Sysctl, path *field.Path) field.
 	return errs
 }
 
-// validateAnnotations checks annotations that mean something for pods, and any other's key.
+// validateAnnotations checks annotations that mean something for pods.
 func validateAnnotations(annotations map[string]string, s *corev1.PodSpec, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	for _, k := range check.Sorted(annotations) {
-		v := annotations[k]
-		switch {
-		case k == corev1.TolerationsAnnotationKey || k == corev1.TaintsAnnotationKey:
-		case k == corev1.PodDeletionCost:
-			errs = append(errs, deletionCost(v, path.Key(k))...)
-		case k == corev1.SeccompPodAnnotationKey || strings.HasPrefix(k, corev1.SeccompContainerAnnotationKeyPrefix):
-			errs = append(errs, seccompAnnotation(v, path.Child(k))...)
-		case strings.HasPrefix(k, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix):
-			errs = append(errs, appArmorAnnotation(k, v, s, path)...)
+	if value, mirror := annotations[corev1.MirrorPodAnnotationKey]; mirror && s.NodeName == "" {
+		errs = append(errs, field.Invalid(path.Key(corev1.MirrorPodAnnotationKey), value, "must set spec.nodeName if mirror pod annotation is set"))
+	}
+	if text := annotations[corev1.TolerationsAnnotationKey]; text != "" {
+		errs = append(errs, tolerationsAnnotation(text, path)...)
+	}
+	if cost, given := annotations[corev1.PodDeletionCost]; given {
+		errs = append(errs, deletionCost(cost, path.Key(corev1.PodDeletionCost))...)
+	}
+	if v, given := annotations[corev1.SeccompPodAnnotationKey]; given {
+		errs = append(errs, seccompAnnotation(v, path.Child(corev1.SeccompPodAnnotationKey))...)
+	}
+	keys := check.Sorted(annotations)
+	for _, k := range keys {
+		if strings.HasPrefix(k, corev1.SeccompContainerAnnotationKeyPrefix) {
+			errs = append(errs, seccompAnnotation(annotations[k], path.Child(k))...)
+		}
+	}
+	for _, k := range keys {
+		if strings.HasPrefix(k, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix) {
+			errs = append(errs, appArmorAnnotation(k, annotations[k], s, path)...)
 		}
 	}
 	return errs
 }
 
+// tolerationsAnnotation checks tolerations where they once stood.
+func tolerationsAnnotation(text string, path *field.Path) field.ErrorList {
+	var tolerations []corev1.Toleration
+	if err := json.Unmarshal([]byte(text), &tolerations); err != nil {
+		return field.ErrorList{field.Invalid(path, corev1.TolerationsAnnotationKey, err.Error())}
+	}
+	return ValidateTolerations(tolerations, path.Child(corev1.TolerationsAnnotationKey))
+}
+
+// deletionCost wants an integer of 32 bits without a plus sign or leading zeros.
 func deletionCost(v string, at *field.Path) field.ErrorList {
-	form := regexp.MustCompile(`^(-[1-9][0-9]*|0|[1-9][0-9]*)$`)
-	if form.MatchString(v) && len(v) <= 11 {
+	plain := v == "0" || v != "" && (v[0] == '-' || v[0] >= '1' && v[0] <= '9')
+	if _, err := strconv.ParseInt(v, 10, 32); plain && err == nil {
 		return nil
 	}
 	return field.ErrorList{field.Invalid(at, v, "must be a 32bit integer")}
@@ -249,5 +313,35 @@ func appArmorAnnotation(k, v string, s *corev1.PodSpec, path *field.Path) field.
 	if v != "" && v != corev1.DeprecatedAppArmorBetaProfileRuntimeDefault && v != corev1.DeprecatedAppArmorBetaProfileNameUnconfined && !strings.HasPrefix(v, corev1.DeprecatedAppArmorBetaProfileNamePrefix) {
 		errs = append(errs, field.Invalid(path.Key(k), v, fmt.Sprintf("invalid AppArmor profile name: %q", v)))
 	}
+	return errs
+}
+
+// appArmorAgrees wants that a new pod does not ask for one AppArmor profile in a field and for another in an annotation.
+func appArmorAgrees(p *corev1.Pod) field.ErrorList {
+	if p.Spec.OS != nil && p.Spec.OS.Name == corev1.Windows {
+		return nil
+	}
+	var errs field.ErrorList
+	c := checker{spec: &p.Spec}
+	c.eachContainer(field.NewPath("spec"), func(ctr *corev1.Container, at *field.Path) {
+		var asked *corev1.AppArmorProfile
+		if p.Spec.SecurityContext != nil {
+			asked = p.Spec.SecurityContext.AppArmorProfile
+		}
+		if ctr.SecurityContext != nil && ctr.SecurityContext.AppArmorProfile != nil {
+			asked = ctr.SecurityContext.AppArmorProfile
+		}
+		annotation, given := p.Annotations[corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix+ctr.Name]
+		if asked == nil || !given {
+			return
+		}
+		at = at.Child("securityContext", "appArmorProfile")
+		switch annotated := ptr.Deref(appArmorOf(annotation), corev1.AppArmorProfile{}); {
+		case annotated.Type != asked.Type:
+			errs = append(errs, field.Forbidden(at.Child("type"), "apparmor type in annotation and field must match"))
+		case ptr.Deref(annotated.LocalhostProfile, "") != ptr.Deref(asked.LocalhostProfile, ""):
+			errs = append(errs, field.Forbidden(at.Child("localhostProfile"), "apparmor profile in annotation and field must match"))
+		}
+	})
 	return errs
 }

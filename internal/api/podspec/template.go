@@ -13,15 +13,30 @@ import (
 // Template finds the pod template in the objects of a kind that has one, for what such kinds have in common.
 type Template[P object.Object] func(P) *corev1.PodTemplateSpec
 
-// Warnings are what [WarnTemplate] says of the template, for kind.Definition.Warnings.
+// Warnings are what [WarnTemplate] says of the template, for kind.Definition.Warnings: of a new object, and of one that is not what it was.
 func (t Template[P]) Warnings(path *field.Path) func(ctx context.Context, obj, old object.Object) []string {
 	return func(_ context.Context, obj, old object.Object) []string {
-		var before *corev1.PodTemplateSpec
-		if p, ok := old.(P); ok {
-			before = t(p)
+		if Unchanged(obj, old) {
+			return nil
 		}
-		return WarnTemplate(t(obj.(P)), before, path)
+		return WarnTemplate(t(obj.(P)), path)
 	}
+}
+
+// NamedWarnings is Warnings for a kind whose pods' host names begin with its name.
+func (t Template[P]) NamedWarnings(path *field.Path) func(ctx context.Context, obj, old object.Object) []string {
+	template := t.Warnings(path)
+	return func(ctx context.Context, obj, old object.Object) []string {
+		if old != nil {
+			return template(ctx, obj, old)
+		}
+		return append(WarnName(obj.GetName()), template(ctx, obj, nil)...)
+	}
+}
+
+// Unchanged reports whether an update leaves what is wanted as it was.
+func Unchanged(obj, old object.Object) bool {
+	return old != nil && obj.GetGeneration() == old.GetGeneration()
 }
 
 // Columns show the names and images of the containers in wide tables.

@@ -2,7 +2,9 @@ package podspec
 
 import (
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 
 	"github.com/timonel/timonel/internal/api/check"
 	"github.com/timonel/timonel/internal/object"
@@ -17,18 +19,31 @@ const textPodUpdate = "pod updates may not change fields other than `spec.contai
 
 const textContainerCount = "pod updates may not add or remove containers"
 
-// ValidatePodUpdate checks an update through the main door: hardly anything of a pod may change.
+// ValidatePodUpdate checks an update through the main door: hardly anything of a pod may change. Parity: some of what is wrong is
+// found, and said, twice.
 func ValidatePodUpdate(p, old *corev1.Pod, rules Rules) field.ErrorList {
 	spec := field.NewPath("spec")
 	errs := validatePod(p, &old.Spec, rules)
-	errs = append(errs, keepMirror(p, old)...)
-	if len(p.Spec.Containers) != len(old.Spec.Containers) {
-		return append(errs, field.Forbidden(spec.Child("containers"), textContainerCount))
+	errs = append(errs, keepAnnotations(p, old)...)
+	for _, list := range []struct {
+		at          *field.Path
+		now, before []corev1.Container
+	}{
+		{spec.Child("containers"), p.Spec.Containers, old.Spec.Containers},
+		{spec.Child("initContainers"), p.Spec.InitContainers, old.Spec.InitContainers},
+	} {
+		if len(list.now) != len(list.before) {
+			return append(errs, field.Forbidden(list.at, textContainerCount))
+		}
+		for i := range list.now {
+			errs = append(errs, check.Required(list.now[i].Image, list.at.Index(i).Child("image"))...)
+			errs = append(errs, trimmedImage(&list.now[i], list.at.Index(i))...)
+		}
 	}
-	if len(p.Spec.InitContainers) != len(old.Spec.InitContainers) {
-		return append(errs, field.Forbidden(spec.Child("initContainers"), textContainerCount))
+	deadline := deadlineOnlyShorter(p.Spec.ActiveDeadlineSeconds, old.Spec.ActiveDeadlineSeconds, spec.Child("activeDeadlineSeconds"))
+	if errs = append(errs, deadline...); deadline != nil && p.Spec.ActiveDeadlineSeconds != nil {
+		return errs
 	}
-	errs = append(errs, deadlineOnlyShorter(p.Spec.ActiveDeadlineSeconds, old.Spec.ActiveDeadlineSeconds, spec.Child("activeDeadlineSeconds"))...)
 	errs = append(errs, tolerationsOnlyAdded(p.Spec.Tolerations, old.Spec.Tolerations, spec.Child("tolerations"))...)
 	gated := len(old.Spec.SchedulingGates) > 0
 	errs = append(errs, gatesOnlyRemoved(p.Spec.SchedulingGates, old.Spec.SchedulingGates, spec.Child("schedulingGates"))...)
@@ -59,29 +74,43 @@ func ValidatePodUpdate(p, old *corev1.Pod, rules Rules) field.ErrorList {
 	return append(errs, field.Forbidden(spec, textPodUpdate+"\n"+check.Diff(old.Spec, *put)))
 }
 
-func keepMirror(p, old *corev1.Pod) field.ErrorList {
-	value, mirror := p.Annotations[corev1.MirrorPodAnnotationKey]
-	before, was := old.Annotations[corev1.MirrorPodAnnotationKey]
-	if value == before && mirror == was {
-		return nil
+// keepAnnotations wants that annotations which say how a pod is run stay as they are, and checks the others.
+func keepAnnotations(p, old *corev1.Pod) field.ErrorList {
+	at := field.NewPath("metadata", "annotations")
+	kept := func(key string) (what string, kept bool) {
+		switch {
+		case strings.HasPrefix(key, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix):
+			return "AppArmor annotations", true
+		case key == corev1.MirrorPodAnnotationKey:
+			return "mirror pod annotation", true
+		}
+		return "", false
 	}
-	at := field.NewPath("metadata", "annotations").Key(corev1.MirrorPodAnnotationKey)
-	switch {
-	case !was:
-		return field.ErrorList{field.Forbidden(at, "may not add mirror pod annotation")}
-	case !mirror:
-		return field.ErrorList{field.Forbidden(at, "may not remove mirror pod annotation")}
+	var errs field.ErrorList
+	for _, k := range check.Sorted(old.Annotations) {
+		value, found := p.Annotations[k]
+		if what, ok := kept(k); ok && (!found || value != old.Annotations[k]) {
+			errs = append(errs, field.Forbidden(at.Key(k), "may not remove or update "+what))
+		}
 	}
-	return field.ErrorList{field.Forbidden(at, "may not update mirror pod annotation")}
+	for _, k := range check.Sorted(p.Annotations) {
+		_, found := old.Annotations[k]
+		if what, ok := kept(k); ok && !found {
+			errs = append(errs, field.Forbidden(at.Key(k), "may not add "+what))
+		}
+	}
+	return append(errs, validateAnnotations(p.Annotations, &p.Spec, at)...)
 }
 
 func deadlineOnlyShorter(value, old *int64, at *field.Path) field.ErrorList {
 	switch {
 	case value == nil && old == nil:
-	case value != nil && old != nil && *value > *old:
-		return field.ErrorList{field.Invalid(at, *value, "must be less than or equal to previous value")}
 	case value == nil:
 		return field.ErrorList{field.Invalid(at, value, "must not update from a positive integer to nil value")}
+	case *value < 0 || *value > math.MaxInt32:
+		return check.Range(*value, 0, math.MaxInt32, at)
+	case old != nil && *value > *old:
+		return field.ErrorList{field.Invalid(at, *value, "must be less than or equal to previous value")}
 	}
 	return nil
 }
@@ -97,7 +126,7 @@ func tolerationsOnlyAdded(tolerations, old []corev1.Toleration, at *field.Path) 
 			return field.ErrorList{field.Forbidden(at, "existing toleration can not be modified except its tolerationSeconds")}
 		}
 	}
-	return nil
+	return ValidateTolerations(tolerations, at)
 }
 
 func gatesOnlyRemoved(gates, old []corev1.PodSchedulingGate, at *field.Path) field.ErrorList {
@@ -159,15 +188,17 @@ func affinityOnlyNarrower(now, before *corev1.NodeAffinity, at *field.Path) fiel
 		terms = now.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
 	}
 	was := before.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
-	if len(terms) != len(was) {
+	if len(was) > 0 && len(terms) != len(was) {
 		return field.ErrorList{field.Invalid(here.Child("nodeSelectorTerms"), check.GoNames(terms), "no additions/deletions to non-empty NodeSelectorTerms list are allowed")}
 	}
 	var errs field.ErrorList
 	prefix := func(a, b []corev1.NodeSelectorRequirement) bool {
 		return len(a) >= len(b) && equality.Semantic.DeepEqual(a[:len(b)], b)
 	}
-	for i := range terms {
-		if !prefix(terms[i].MatchExpressions, was[i].MatchExpressions) || !prefix(terms[i].MatchFields, was[i].MatchFields) {
+	for i := range was {
+		empty := len(was[i].MatchExpressions)+len(was[i].MatchFields) == 0
+		grown := len(terms[i].MatchExpressions)+len(terms[i].MatchFields) > 0
+		if empty && grown || !prefix(terms[i].MatchExpressions, was[i].MatchExpressions) || !prefix(terms[i].MatchFields, was[i].MatchFields) {
 			errs = append(errs, field.Invalid(here.Child("nodeSelectorTerms").Index(i), check.GoNames(terms[i]), "only additions are allowed (no mutations or deletions)"))
 		}
 	}
@@ -177,11 +208,12 @@ func affinityOnlyNarrower(now, before *corev1.NodeAffinity, at *field.Path) fiel
 // ValidatePodStatusUpdate checks what a node agent says about a pod.
 func ValidatePodStatusUpdate(p, old *corev1.Pod, _ Rules) field.ErrorList {
 	status := field.NewPath("status")
-	var errs field.ErrorList
+	errs := keepAnnotations(p, old)
+	errs = append(errs, checkConditionTypes(p.Status.Conditions, field.NewPath("metadata", "conditions"))...)
 	if p.Spec.NodeName != old.Spec.NodeName {
 		errs = append(errs, field.Forbidden(status.Child("nodeName"), "may not be changed directly"))
 	}
-	if n := p.Status.NominatedNodeName; n != "" {
+	if n := p.Status.NominatedNodeName; n != "" && n != old.Status.NominatedNodeName {
 		errs = append(errs, check.Each(status.Child("nominatedNodeName"), n, check.SubdomainName(n, false))...)
 	}
 	if p.Status.ObservedGeneration < 0 {
@@ -197,6 +229,19 @@ func ValidatePodStatusUpdate(p, old *corev1.Pod, _ Rules) field.ErrorList {
 		errs = append(errs, field.Invalid(status.Child("qosClass"), p.Status.QOSClass, validation.FieldImmutableErrorMsg))
 	}
 	return append(errs, checkClaimStatuses(p, status.Child("resourceClaimStatuses"))...)
+}
+
+// checkConditionTypes. Parity: the path says metadata.
+func checkConditionTypes(conditions []corev1.PodCondition, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for i, c := range conditions {
+		switch c.Type {
+		case corev1.PodScheduled, corev1.PodReady, corev1.PodInitialized:
+		default:
+			errs = append(errs, check.Each(path.Index(i).Child("Type"), c.Type, check.QualifiedName(string(c.Type)))...)
+		}
+	}
+	return errs
 }
 
 // noReturn: a container that ended for good does not run again.
@@ -233,29 +278,27 @@ func noReturnInit(now, before []corev1.ContainerStatus, s *corev1.PodSpec, path 
 }
 
 func checkPodIPs(s, old *corev1.PodStatus, path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	list := func(ips, before []string, at *field.Path) {
-		if len(ips) == 0 {
-			return
-		}
-		for i, ip := range ips {
-			errs = append(errs, check.IP(ip, at.Index(i), before...)...)
-		}
-		if len(ips) > 1 {
-			if v4, v6 := check.Families(ips); v4 > 1 || v6 > 1 {
-				errs = append(errs, field.Invalid(at, ips, "may specify no more than one IP for each IP family"))
-			}
-			for i, ip := range ips {
-				if slices.Contains(ips[:i], ip) {
-					errs = append(errs, field.Duplicate(at.Index(i), ip))
-				}
-			}
-		}
-	}
-	list(podIPs(s), podIPs(old), path.Child("podIPs"))
-	list(hostIPs(s), hostIPs(old), path.Child("hostIPs"))
+	pods, hosts := path.Child("podIPs"), path.Child("hostIPs")
+	errs := checkFamilies(podIPs(s), podIPs(old), check.GoNames(s.PodIPs), pods)
 	if len(s.HostIPs) > 0 && s.HostIP != s.HostIPs[0].IP {
-		errs = append(errs, field.Invalid(path.Child("hostIPs").Index(0).Child("ip"), s.HostIPs[0].IP, "must be equal to `hostIP`"))
+		errs = append(errs, field.Invalid(hosts.Index(0).Child("ip"), s.HostIPs[0].IP, "must be equal to `hostIP`"))
+	}
+	return append(errs, checkFamilies(hostIPs(s), hostIPs(old), check.GoNames(s.HostIPs), hosts)...)
+}
+
+// checkFamilies wants one address of each family at most; whole is the value that answers quote.
+func checkFamilies(ips, before []string, whole any, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for i, ip := range ips {
+		errs = append(errs, check.IP(ip, at.Index(i), before...)...)
+	}
+	if v4, v6 := check.Families(ips); v4 > 1 || v6 > 1 {
+		errs = append(errs, field.Invalid(at, whole, "may specify no more than one IP for each IP family"))
+	}
+	for i, ip := range ips {
+		if slices.Contains(ips[:i], ip) {
+			errs = append(errs, field.Duplicate(at.Index(i), check.GoNames(corev1.PodIP{IP: ip})))
+		}
 	}
 	return errs
 }
@@ -296,10 +339,11 @@ func checkClaimStatuses(p *corev1.Pod, path *field.Path) field.ErrorList {
 // ValidateEphemeralUpdate checks that ephemeral containers are only added.
 func ValidateEphemeralUpdate(p, old *corev1.Pod, rules Rules) field.ErrorList {
 	path := field.NewPath("spec", "ephemeralContainers")
-	errs := validatePod(p, &old.Spec, rules)
-	if _, mirror := p.Annotations[corev1.MirrorPodAnnotationKey]; mirror {
-		return append(errs, field.Forbidden(field.NewPath(""), "static pods do not support ephemeral containers"))
+	if _, mirror := old.Annotations[corev1.MirrorPodAnnotationKey]; mirror {
+		return field.ErrorList{field.Forbidden(field.NewPath(""), "static pods do not support ephemeral containers")}
 	}
+	errs := validatePod(p, &old.Spec, rules)
+	errs = append(errs, keepAnnotations(p, old)...)
 	now := map[string]*corev1.EphemeralContainer{}
 	for i := range p.Spec.EphemeralContainers {
 		now[p.Spec.EphemeralContainers[i].Name] = &p.Spec.EphemeralContainers[i]

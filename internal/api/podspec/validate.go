@@ -11,20 +11,23 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// Rules are what validation must be told about the cluster.
+// Rules are what validation must be told that the specification does not say.
 type Rules struct {
-	// AllowPrivileged permits privileged containers.
+	// AllowPrivileged permits privileged containers in the cluster.
 	AllowPrivileged bool
+	// Claims names the volumes that the owner of a template adds to each pod: a StatefulSet's volumeClaimTemplates.
+	Claims []string
 }
 
 // checker checks one specification.
 type checker struct {
 	Rules
-	pod     bool // of a pod, not of a template
+	pod     *corev1.Pod // that the specification is of; nil: it is a template's
+	mirror  bool        // the pod mirrors one on a node's disk
 	spec    *corev1.PodSpec
-	volumes map[string]*corev1.Volume
-	claims  map[string]bool // names in spec.resourceClaims
-	before  *corev1.PodSpec // on update: what passes because it was there already
+	volumes map[string]*corev1.Volume // the valid ones
+	claims  map[string]bool           // names in spec.resourceClaims
+	before  *corev1.PodSpec           // on update: what passes because it was there already
 }
 
 // ValidateTemplate checks a pod template, besides what its owner demands of its labels and restart policy.
@@ -58,30 +61,16 @@ func ValidatePod(p *corev1.Pod, rules Rules) field.ErrorList {
 	if p.Spec.NodeName != "" && len(p.Spec.SchedulingGates) > 0 {
 		errs = append(errs, field.Forbidden(spec.Child("nodeName"), "cannot be set until all schedulingGates have been cleared"))
 	}
-	return errs
+	return append(errs, appArmorAgrees(p)...)
 }
 
 func validatePod(p *corev1.Pod, old *corev1.PodSpec, rules Rules) field.ErrorList {
-	c := checker{Rules: rules, pod: true, spec: &p.Spec, before: old}
-	errs := validateAnnotations(p.Annotations, &p.Spec, field.NewPath("metadata", "annotations"))
-	errs = append(errs, c.all(field.NewPath("spec"))...)
-	return append(errs, validateMirror(p)...)
-}
-
-// validateMirror: a pod that mirrors one on a node's disk cannot use what the API server would have to check for it.
-func validateMirror(p *corev1.Pod) field.ErrorList {
-	if _, mirror := p.Annotations[corev1.MirrorPodAnnotationKey]; !mirror {
-		return nil
-	}
+	_, mirror := p.Annotations[corev1.MirrorPodAnnotationKey]
+	c := checker{Rules: rules, pod: p, mirror: mirror, spec: &p.Spec, before: old}
 	spec := field.NewPath("spec")
-	var errs field.ErrorList
-	if p.Spec.NodeName == "" {
-		errs = append(errs, field.Invalid(field.NewPath("metadata", "annotations").Key(corev1.MirrorPodAnnotationKey), p.Annotations[corev1.MirrorPodAnnotationKey], "must set spec.nodeName if mirror pod annotation is set"))
-	}
-	if len(p.Spec.ResourceClaims) > 0 {
-		errs = append(errs, field.Forbidden(spec.Child("resourceClaims"), "static pods do not support resourceClaims"))
-	}
-	return errs
+	errs := validateAnnotations(p.Annotations, &p.Spec, field.NewPath("metadata", "annotations"))
+	errs = append(errs, c.all(spec)...)
+	return append(errs, c.checkPodOnly(spec)...)
 }
 
 // all checks the specification from top to bottom.
@@ -89,21 +78,17 @@ func (c *checker) all(path *field.Path) field.ErrorList {
 	s := c.spec
 	errs := c.checkVolumes(path.Child("volumes"))
 	errs = append(errs, c.checkClaims(path.Child("resourceClaims"))...)
+	errs = append(errs, c.checkContainers(path)...)
 	if s.Resources != nil {
 		errs = append(errs, c.checkPodResources(path.Child("resources"))...)
 	}
-	errs = append(errs, c.checkContainers(path)...)
+	errs = append(errs, c.checkHostNetwork(path)...)
 	errs = append(errs, check.RequiredOneOf(s.RestartPolicy, path.Child("restartPolicy"),
 		corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever)...)
 	errs = append(errs, check.RequiredOneOf(s.DNSPolicy, path.Child("dnsPolicy"),
 		corev1.DNSClusterFirstWithHostNet, corev1.DNSClusterFirst, corev1.DNSDefault, corev1.DNSNone)...)
 	errs = append(errs, check.Labels(s.NodeSelector, path.Child("nodeSelector"))...)
 	errs = append(errs, c.checkPodSecurity(path)...)
-	for i, secret := range s.ImagePullSecrets {
-		if (secret == corev1.LocalObjectReference{}) {
-			errs = append(errs, field.Required(path.Child("imagePullSecrets").Index(i).Child("name"), ""))
-		}
-	}
 	errs = append(errs, c.checkAffinity(path.Child("affinity"))...)
 	errs = append(errs, c.checkDNS(path.Child("dnsConfig"))...)
 	for i, g := range s.ReadinessGates {
@@ -113,10 +98,12 @@ func (c *checker) all(path *field.Path) field.ErrorList {
 	errs = append(errs, c.checkSpread(path.Child("topologySpreadConstraints"))...)
 	errs = append(errs, c.checkHostProcess(path)...)
 	errs = append(errs, c.checkHostUsers(path)...)
-	errs = append(errs, c.checkNames(path)...)
+	errs = append(errs, check.Form(s.ServiceAccountName, path.Child("serviceAccountName"), check.Subdomain)...)
+	errs = append(errs, check.Form(s.NodeName, path.Child("nodeName"), check.Subdomain)...)
 	if s.ActiveDeadlineSeconds != nil {
 		errs = append(errs, check.Range(*s.ActiveDeadlineSeconds, 1, math.MaxInt32, path.Child("activeDeadlineSeconds"))...)
 	}
+	errs = append(errs, c.checkHostname(path)...)
 	errs = append(errs, ValidateTolerations(s.Tolerations, path.Child("tolerations"))...)
 	errs = append(errs, c.checkHostAliases(path.Child("hostAliases"))...)
 	errs = append(errs, check.Form(s.PriorityClassName, path.Child("priorityClassName"), check.Subdomain)...)
@@ -132,11 +119,9 @@ func (c *checker) all(path *field.Path) field.ErrorList {
 	return append(errs, c.checkOS(path)...)
 }
 
-func (c *checker) checkNames(path *field.Path) field.ErrorList {
+func (c *checker) checkHostname(path *field.Path) field.ErrorList {
 	s := c.spec
-	errs := check.Form(s.ServiceAccountName, path.Child("serviceAccountName"), check.Subdomain)
-	errs = append(errs, check.Form(s.NodeName, path.Child("nodeName"), check.Subdomain)...)
-	errs = append(errs, check.Form(s.Hostname, path.Child("hostname"), check.Label)...)
+	errs := check.Form(s.Hostname, path.Child("hostname"), check.Label)
 	errs = append(errs, check.Form(s.Subdomain, path.Child("subdomain"), check.Label)...)
 	if s.HostnameOverride == nil {
 		return errs
@@ -164,6 +149,9 @@ func (c *checker) checkClaims(path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	for i, claim := range c.spec.ResourceClaims {
 		at := path.Index(i)
+		if c.mirror {
+			errs = append(errs, field.Forbidden(field.NewPath(""), "static pods do not support resource claims"))
+		}
 		switch {
 		case claim.Name == "":
 			errs = append(errs, field.Required(at.Child("name"), ""))

@@ -1,10 +1,16 @@
 package podspec
 
 import (
+	"fmt"
+	"net"
+	"reflect"
+	"regexp"
 	"strings"
 
 	"github.com/timonel/timonel/internal/api/check"
 	corev1 "k8s.io/api/core/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -17,51 +23,73 @@ const (
 	minTokenSeconds = 600
 	// maxTokenSeconds is the longest.
 	maxTokenSeconds = 1 << 32
+
+	// maxISCSIName is the longest <volume>:<portal>, which names the interface of an initiator.
+	maxISCSIName  = 64
+	textISCSIName = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified."
 )
 
-// checkVolumes checks the volumes and remembers them by name for what refers to them.
+// ValidateISCSIInterface wants room for the names of a persistent volume and its portal.
+func ValidateISCSIInterface(volume, portal string, initiator *string, at *field.Path) field.ErrorList {
+	if initiator == nil || len(volume+":"+portal) <= maxISCSIName {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(at.Child("targetportal"), portal, textISCSIName)} // Parity: in lower case
+}
+
+// checkVolumes checks the volumes and remembers the valid ones by name for what refers to them.
 func (c *checker) checkVolumes(path *field.Path) field.ErrorList {
 	c.volumes = map[string]*corev1.Volume{}
-	claims := map[string]bool{}
-	for i := range c.spec.Volumes {
-		if v := &c.spec.Volumes[i]; v.PersistentVolumeClaim != nil {
-			claims[v.PersistentVolumeClaim.ClaimName] = true
+	made := map[string]bool{} // claims that are made for the pod
+	podName := ""
+	if c.pod != nil && c.pod.Name != "" {
+		podName = c.pod.Name
+		for i := range c.spec.Volumes {
+			if v := &c.spec.Volumes[i]; v.Ephemeral != nil {
+				made[podName+"-"+v.Name] = true
+			}
 		}
 	}
 	var errs field.ErrorList
 	for i := range c.spec.Volumes {
 		v, at := &c.spec.Volumes[i], path.Index(i)
 		bad := c.checkVolumeSource(v, at)
-		name := check.RequiredForm(v.Name, at.Child("name"), check.Label)
-		switch {
-		case name != nil:
-			bad = append(bad, name...)
-		case c.volumes[v.Name] != nil:
+		bad = append(bad, check.RequiredForm(v.Name, at.Child("name"), check.Label)...)
+		if c.volumes[v.Name] != nil {
 			bad = append(bad, field.Duplicate(at.Child("name"), v.Name))
 		}
-		if v.Ephemeral != nil && v.Ephemeral.VolumeClaimTemplate != nil && c.pod && claims[v.Name] {
-			bad = append(bad, field.Invalid(at.Child("name"), v.Name, "conflicts with PersistentVolumeClaim of the same name"))
-		}
-		errs = append(errs, bad...)
-		if name == nil {
+		if errs = append(errs, bad...); bad == nil {
 			c.volumes[v.Name] = v
 		}
+		if claim := v.PersistentVolumeClaim; claim != nil && made[claim.ClaimName] {
+			errs = append(errs, field.Invalid(at.Child("persistentVolumeClaim", "claimName"), claim.ClaimName, "must not reference a PVC that gets created for an ephemeral volume"))
+		}
+	}
+	for _, name := range c.Claims {
+		c.volumes[name] = &corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{}}}
 	}
 	return errs
 }
 
 // sources goes through the kinds of volume in a fixed order: the first that is set is checked, any further one is too many.
+// misspelt are names that answers about the latter write in another way.
 type sources struct {
 	at    *field.Path
 	found int
 	errs  field.ErrorList
 }
 
+// Parity: these two are what kube-apiserver says.
+var misspelt = map[string]string{"cephfs": "cephFS", "downwardAPI": "downwarAPI"}
+
 func (s *sources) see(set bool, name string, check func(at *field.Path) field.ErrorList) {
 	if !set {
 		return
 	}
 	if s.found++; s.found > 1 {
+		if odd := misspelt[name]; odd != "" {
+			name = odd
+		}
 		s.errs = append(s.errs, field.Forbidden(s.at.Child(name), "may not specify more than 1 volume type"))
 		return
 	}
@@ -90,6 +118,9 @@ func (c *checker) checkVolumeSource(v *corev1.Volume, at *field.Path) field.Erro
 	})
 	s.see(v.NFS != nil, "nfs", func(at *field.Path) field.ErrorList { return ValidateNFS(v.NFS, at) })
 	s.see(v.ISCSI != nil, "iscsi", func(at *field.Path) field.ErrorList { return checkISCSI(v.ISCSI, at) })
+	if i := v.ISCSI; i != nil && i.InitiatorName != nil && len(v.Name+":"+i.TargetPortal) > maxISCSIName {
+		s.errs = append(s.errs, field.Invalid(at.Child("name"), v.Name, textISCSIName))
+	}
 	s.see(v.Glusterfs != nil, "glusterfs", func(at *field.Path) field.ErrorList {
 		return append(check.Required(v.Glusterfs.EndpointsName, at.Child("endpoints")), check.Required(v.Glusterfs.Path, at.Child("path"))...)
 	})
@@ -122,12 +153,15 @@ func (c *checker) checkVolumeSource(v *corev1.Volume, at *field.Path) field.Erro
 		return errs
 	})
 	s.see(v.FC != nil, "fc", func(at *field.Path) field.ErrorList { return ValidateFC(v.FC, at) })
-	s.see(v.AzureFile != nil, "azureFile", func(at *field.Path) field.ErrorList {
-		return append(check.Required(v.AzureFile.SecretName, at.Child("secretName")), check.Required(v.AzureFile.ShareName, at.Child("shareName"))...)
+	s.see(v.FlexVolume != nil, "flexVolume", func(at *field.Path) field.ErrorList {
+		return ValidateFlexVolume(v.FlexVolume.Driver, v.FlexVolume.Options, at)
 	})
 	s.see(v.ConfigMap != nil, "configMap", func(at *field.Path) field.ErrorList {
 		errs := check.Required(v.ConfigMap.Name, at.Child("name"))
 		return append(errs, checkFiles(v.ConfigMap.DefaultMode, v.ConfigMap.Items, at)...)
+	})
+	s.see(v.AzureFile != nil, "azureFile", func(at *field.Path) field.ErrorList {
+		return append(check.Required(v.AzureFile.SecretName, at.Child("secretName")), check.Required(v.AzureFile.ShareName, at.Child("shareName"))...)
 	})
 	s.see(v.VsphereVolume != nil, "vsphereVolume", func(at *field.Path) field.ErrorList {
 		return check.Required(v.VsphereVolume.VolumePath, at.Child("volumePath"))
@@ -140,7 +174,11 @@ func (c *checker) checkVolumeSource(v *corev1.Volume, at *field.Path) field.Erro
 	})
 	s.see(v.AzureDisk != nil, "azureDisk", func(at *field.Path) field.ErrorList { return ValidateAzureDisk(v.AzureDisk, at) })
 	s.see(v.StorageOS != nil, "storageos", func(at *field.Path) field.ErrorList {
-		return ValidateStorageOS(v.StorageOS.VolumeName, v.StorageOS.VolumeNamespace, at)
+		errs := ValidateStorageOS(v.StorageOS.VolumeName, v.StorageOS.VolumeNamespace, at)
+		if r := v.StorageOS.SecretRef; r != nil {
+			errs = append(errs, check.Required(r.Name, at.Child("secretRef", "name"))...)
+		}
+		return errs
 	})
 	s.see(v.Projected != nil, "projected", func(at *field.Path) field.ErrorList { return c.checkProjected(v.Projected, at) })
 	s.see(v.ScaleIO != nil, "scaleIO", func(at *field.Path) field.ErrorList {
@@ -148,15 +186,21 @@ func (c *checker) checkVolumeSource(v *corev1.Volume, at *field.Path) field.Erro
 	})
 	s.see(v.CSI != nil, "csi", func(at *field.Path) field.ErrorList {
 		errs := ValidateDriverName(v.CSI.Driver, at.Child("driver"))
-		if r := v.CSI.NodePublishSecretRef; r != nil {
-			errs = append(errs, check.Required(r.Name, at.Child("nodePublishSecretRef", "name"))...)
+		switch r := v.CSI.NodePublishSecretRef; {
+		case r == nil:
+		case r.Name == "":
+			errs = append(errs, field.Required(at.Child("nodePublishSecretRef", "name"), ""))
+		default: // Parity: the path is shorter
+			errs = append(errs, check.Each(at.Child("name"), r.Name, check.Subdomain(r.Name))...)
 		}
 		return errs
 	})
-	s.see(v.Ephemeral != nil, "ephemeral", func(at *field.Path) field.ErrorList { return checkEphemeralVolume(v.Ephemeral, at) })
+	s.see(v.Ephemeral != nil, "ephemeral", func(ephemeral *field.Path) field.ErrorList {
+		return append(checkEphemeralVolume(v.Ephemeral, ephemeral), c.checkClaimName(v.Name, at.Child("name"))...)
+	})
 	s.see(v.Image != nil, "image", func(at *field.Path) field.ErrorList {
 		var errs field.ErrorList
-		if c.pod {
+		if c.pod != nil {
 			errs = append(errs, check.Required(v.Image.Reference, at.Child("reference"))...)
 		}
 		return append(errs, check.RequiredOneOf(v.Image.PullPolicy, at.Child("pullPolicy"), corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
@@ -202,7 +246,7 @@ func checkDownwardFile(f *corev1.DownwardAPIVolumeFile, at *field.Path) field.Er
 	}
 	switch {
 	case f.FieldRef != nil:
-		errs = append(errs, checkFieldRef(f.FieldRef, fileFields, true, at.Child("fieldRef"))...)
+		errs = append(errs, checkFieldRef(f.FieldRef, fileFields, at.Child("fieldRef"))...)
 		if f.ResourceFieldRef != nil {
 			errs = append(errs, field.Invalid(at, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously"))
 		}
@@ -359,18 +403,48 @@ func checkEphemeralVolume(e *corev1.EphemeralVolumeSource, at *field.Path) field
 	if e.VolumeClaimTemplate == nil {
 		return field.ErrorList{field.Required(template, "")}
 	}
-	t := e.VolumeClaimTemplate
-	errs := check.Labels(t.Labels, template.Child("metadata", "labels"))
+	t, metadata := e.VolumeClaimTemplate, template.Child("metadata")
+	errs := apivalidation.ValidateAnnotations(t.Annotations, metadata.Child("annotations"))
+	errs = append(errs, check.Labels(t.Labels, metadata.Child("labels"))...)
+	for _, name := range otherMetadata(&t.ObjectMeta) {
+		errs = append(errs, field.Forbidden(metadata.Child(name), "cannot be set"))
+	}
 	return append(errs, ValidateClaimSpec(&t.Spec, nil, template.Child("spec"))...)
+}
+
+// otherMetadata names what is set besides labels and annotations, which are all that a claim takes over from its template.
+func otherMetadata(m *metav1.ObjectMeta) []string {
+	var names []string
+	v := reflect.ValueOf(*m)
+	for i := range v.NumField() {
+		name := v.Type().Field(i).Name
+		if name != "Labels" && name != "Annotations" && !v.Field(i).IsZero() {
+			names = append(names, strings.ToLower(name[:1])+name[1:])
+		}
+	}
+	return names
+}
+
+// checkClaimName wants that the claim which is made for a volume of the pod can have its name.
+func (c *checker) checkClaimName(volume string, at *field.Path) field.ErrorList {
+	if c.pod == nil || c.pod.Name == "" || volume == "" {
+		return nil
+	}
+	name := c.pod.Name + "-" + volume
+	var errs field.ErrorList
+	for _, m := range check.Subdomain(name) {
+		errs = append(errs, field.Invalid(at, volume, fmt.Sprintf("PVC name %q: %v", name, m)))
+	}
+	return errs
 }
 
 // ValidateDriverName wants the name of a CSI driver.
 func ValidateDriverName(name string, at *field.Path) field.ErrorList {
 	const max = 63
-	if name == "" {
-		return field.ErrorList{field.Required(at, "")}
-	}
 	var errs field.ErrorList
+	if name == "" {
+		errs = append(errs, field.Required(at, ""))
+	}
 	if len(name) > max {
 		errs = append(errs, field.TooLong(at, name, max))
 	}
@@ -442,25 +516,53 @@ func ValidateISCSI(i *ISCSI, at *field.Path) field.ErrorList {
 	errs := check.Required(i.Portal, at.Child("targetPortal"))
 	errs = append(errs, check.Required(i.IQN, at.Child("iqn"))...)
 	if i.IQN != "" {
-		errs = append(errs, iscsiName(i.IQN, at.Child("iqn"))...)
+		errs = append(errs, ValidateISCSIName(i.IQN, at.Child("iqn"))...)
 	}
 	errs = append(errs, check.Range(i.LUN, 0, 255, at.Child("lun"))...)
 	if i.Authenticated && !i.Secret {
 		errs = append(errs, field.Required(at.Child("secretRef"), ""))
 	}
 	if i.Initiator != nil {
-		errs = append(errs, iscsiName(*i.Initiator, at.Child("initiatorname"))...)
+		errs = append(errs, ValidateISCSIName(*i.Initiator, at.Child("initiatorname"))...)
 	}
 	return errs
 }
 
-func iscsiName(name string, at *field.Path) field.ErrorList {
-	for _, prefix := range []string{"iqn", "eui", "naa"} {
-		if strings.HasPrefix(name, prefix) {
+// The names of initiators and targets begin with their kind (RFC 3721, "Naming and Discovery").
+var iscsiNames = []struct {
+	kind string
+	form *regexp.Regexp
+}{
+	{"iqn", regexp.MustCompile(`iqn\.\d{4}-\d{2}\.[[:alnum:].-]+:[^,;*&$|\s]+$`)},
+	{"eui", regexp.MustCompile(`^eui.[[:alnum:]]{16}$`)},
+	{"naa", regexp.MustCompile(`^naa.[[:alnum:]]{32}$`)},
+}
+
+// ValidateISCSIName wants a name as RFC 3720 and its successors define them.
+func ValidateISCSIName(name string, at *field.Path) field.ErrorList {
+	for _, n := range iscsiNames {
+		switch {
+		case !strings.HasPrefix(name, n.kind):
+		case n.form.MatchString(name):
 			return nil
+		default:
+			return field.ErrorList{field.Invalid(at, name, "must be valid format")}
 		}
 	}
 	return field.ErrorList{field.Invalid(at, name, "must be valid format starting with iqn, eui, or naa")}
+}
+
+// ValidateFlexVolume checks a volume of a driver that is a program on the node.
+func ValidateFlexVolume(driver string, options map[string]string, at *field.Path) field.ErrorList {
+	errs := check.Required(driver, at.Child("driver"))
+	for _, key := range check.Sorted(options) {
+		domain, _, _ := strings.Cut(key, "/")
+		domain = "." + strings.ToLower(domain)
+		if strings.HasSuffix(domain, ".kubernetes.io") || strings.HasSuffix(domain, ".k8s.io") {
+			errs = append(errs, field.Invalid(at.Child("options").Key(key), key, "kubernetes.io and k8s.io namespaces are reserved"))
+		}
+	}
+	return errs
 }
 
 // ValidateFC checks a Fibre Channel volume.
@@ -484,20 +586,17 @@ func ValidateFC(f *corev1.FCVolumeSource, at *field.Path) field.ErrorList {
 
 // ValidateFlocker checks a Flocker dataset.
 func ValidateFlocker(f *corev1.FlockerVolumeSource, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
 	switch {
 	case f.DatasetName == "" && f.DatasetUUID == "":
-		return field.ErrorList{field.Required(at, "one of datasetName and datasetUUID is required")}
+		errs = append(errs, field.Required(at, "one of datasetName and datasetUUID is required"))
 	case f.DatasetName != "" && f.DatasetUUID != "":
-		return field.ErrorList{field.Invalid(at, "resource", "datasetName and datasetUUID can not be specified simultaneously")}
+		errs = append(errs, field.Invalid(at, "resource", "datasetName and datasetUUID can not be specified simultaneously"))
 	}
-	return noSlash(f.DatasetName, at.Child("datasetName"))
-}
-
-func noSlash(s string, at *field.Path) field.ErrorList {
-	if strings.Contains(s, "/") {
-		return field.ErrorList{field.Invalid(at, s, "must not contain '/'")}
+	if strings.Contains(f.DatasetName, "/") {
+		errs = append(errs, field.Invalid(at.Child("datasetName"), f.DatasetName, "must not contain '/'"))
 	}
-	return nil
+	return errs
 }
 
 // ValidateRBD checks a Ceph block device.
@@ -520,7 +619,7 @@ func ValidateQuobyte(q *corev1.QuobyteVolumeSource, at *field.Path) field.ErrorL
 		errs = append(errs, field.Required(at.Child("tenant"), "must be a UUID and may not exceed a length of 64 characters"))
 	default:
 		for _, pair := range strings.Split(q.Registry, ",") {
-			if strings.Count(pair, ":") != 1 {
+			if _, _, err := net.SplitHostPort(pair); err != nil {
 				errs = append(errs, field.Invalid(registry, q.Registry, "must be a host:port pair or multiple pairs separated by commas"))
 			}
 		}
@@ -538,11 +637,10 @@ func ValidateAzureDisk(d *corev1.AzureDiskVolumeSource, at *field.Path) field.Er
 	if d.Kind != nil {
 		errs = append(errs, check.OneOf(*d.Kind, at.Child("kind"), corev1.AzureDedicatedBlobDisk, corev1.AzureManagedDisk, corev1.AzureSharedBlobDisk)...)
 		managed := *d.Kind == corev1.AzureManagedDisk
-		uri := strings.ToLower(d.DataDiskURI)
-		if managed && !strings.HasPrefix(uri, "/subscriptions/") {
+		if managed && !strings.HasPrefix(d.DataDiskURI, "/subscriptions/") {
 			errs = append(errs, field.NotSupported(at.Child("diskURI"), d.DataDiskURI, []string{"/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}"}))
 		}
-		if !managed && d.DataDiskURI != "" && !strings.HasPrefix(uri, "https://") {
+		if !managed && !strings.HasPrefix(d.DataDiskURI, "https://") {
 			errs = append(errs, field.NotSupported(at.Child("diskURI"), d.DataDiskURI, []string{"https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd"}))
 		}
 	}

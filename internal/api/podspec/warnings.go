@@ -2,50 +2,95 @@ package podspec
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/timonel/timonel/internal/api/check"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// WarnPod tells what in a pod is deprecated or does not do what it seems to; old is nil on create.
+// WarnPod tells what in a new pod is deprecated or does not do what it seems to. Changes of pods are made by machines, which
+// do not read warnings: there are none when old is given.
 func WarnPod(p, old *corev1.Pod) []string {
-	if old != nil { // only what is new
-		return WarnTemplate(&corev1.PodTemplateSpec{ObjectMeta: p.ObjectMeta, Spec: p.Spec}, &corev1.PodTemplateSpec{ObjectMeta: old.ObjectMeta, Spec: old.Spec}, nil)
+	if old != nil {
+		return nil
 	}
-	return WarnTemplate(&corev1.PodTemplateSpec{ObjectMeta: p.ObjectMeta, Spec: p.Spec}, nil, nil)
+	var texts []string
+	if messages := validation.IsDNS1123Label(p.Name); len(messages) > 0 {
+		texts = append(texts, fmt.Sprintf("metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: %v", messages))
+	}
+	return append(texts, warnings(&p.ObjectMeta, &p.Spec, nil)...)
 }
 
-// WarnTemplate is WarnPod for a template at path. An unchanged template has no warnings on update.
-func WarnTemplate(t, old *corev1.PodTemplateSpec, path *field.Path) []string {
-	w := &warner{path: path, spec: &t.Spec}
-	if old == nil {
-		w.deprecatedLabels()
-		w.annotations(t.Annotations)
-		w.mistakes()
+// WarnName tells that names made from this one will not be host names.
+func WarnName(name string) []string {
+	messages := validation.IsDNS1123Label(name)
+	if len(messages) == 0 {
+		return nil
 	}
-	w.volumes(old)
+	return []string{fmt.Sprintf("metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: %v", messages)}
+}
+
+// WarnTemplate is WarnPod for a template at path.
+func WarnTemplate(t *corev1.PodTemplateSpec, path *field.Path) []string {
+	if t == nil {
+		return nil
+	}
+	return warnings(&t.ObjectMeta, &t.Spec, path)
+}
+
+// warnings goes through a specification in the order in which kube-apiserver speaks of it. Without path it is that of a pod.
+func warnings(meta *metav1.ObjectMeta, s *corev1.PodSpec, path *field.Path) []string {
+	w := &warner{path: path, spec: s, annotations: meta.Annotations}
+	if path == nil {
+		w.appArmor()
+	}
+	w.nodeLabels()
+	w.deprecatedAnnotations()
+	w.volumes()
+	w.overlaps()
+	w.repeated()
+	w.fractions(s.Overhead, w.at("overhead"))
+	w.seccomp("", s.SecurityContext == nil || s.SecurityContext.SeccompProfile == nil)
+	w.eachContainer(w.container)
+	w.ports()
+	if p := s.TerminationGracePeriodSeconds; p != nil && *p < 0 {
+		w.say("%s: must be >= 0; negative values are invalid and will be treated as 1", w.at("terminationGracePeriodSeconds"))
+	}
+	w.affinity()
+	w.addresses()
 	return w.texts
 }
 
 type warner struct {
-	path  *field.Path
-	spec  *corev1.PodSpec
-	texts []string
+	path        *field.Path
+	spec        *corev1.PodSpec
+	annotations map[string]string
+	texts       []string
 }
 
-// at is a path in the specification; without path the pod's own.
-func (w *warner) at(name string) *field.Path {
+// under is a path below the template's, or below nothing for a pod.
+func (w *warner) under(name string, more ...string) *field.Path {
 	if w.path == nil {
-		return field.NewPath("spec", name)
+		return field.NewPath(name, more...)
 	}
-	return w.path.Child("spec", name)
+	return w.path.Child(name, more...)
 }
+
+// at is a path in the specification.
+func (w *warner) at(names ...string) *field.Path { return w.under("spec", names...) }
 
 func (w *warner) say(format string, args ...any) {
 	w.texts = append(w.texts, fmt.Sprintf(format, args...))
+}
+
+func (w *warner) eachContainer(f func(ctr *corev1.Container, at *field.Path)) {
+	c := checker{spec: w.spec}
+	c.eachContainer(w.at(), f)
 }
 
 // deprecatedNodeLabels have new names.
@@ -57,42 +102,73 @@ var deprecatedNodeLabels = map[string]string{
 	"beta.kubernetes.io/instance-type":         `deprecated since v1.17; use "node.kubernetes.io/instance-type" instead`,
 }
 
-func (w *warner) deprecatedLabels() {
-	for key := range w.spec.NodeSelector {
+func (w *warner) nodeLabels() {
+	for _, key := range check.Sorted(w.spec.NodeSelector) {
 		if text := deprecatedNodeLabels[key]; text != "" {
 			w.say("%s: %s", w.at("nodeSelector").Key(key), text)
 		}
 	}
 	if a := w.spec.Affinity; a != nil && a.NodeAffinity != nil {
-		at := w.at("affinity").Child("nodeAffinity")
+		at := w.at("affinity", "nodeAffinity")
 		if r := a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution; r != nil {
 			w.texts = append(w.texts, WarnNodeSelector(r, at.Child("requiredDuringSchedulingIgnoredDuringExecution"))...)
 		}
 		for i := range a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution {
-			w.texts = append(w.texts, warnNodeTerm(&a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution[i].Preference,
+			w.texts = append(w.texts, warnNodeTerm(&a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution[i].Preference, true,
 				at.Child("preferredDuringSchedulingIgnoredDuringExecution").Index(i).Child("preference"))...)
 		}
 	}
 	for i, t := range w.spec.TopologySpreadConstraints {
+		at := w.at("topologySpreadConstraints").Index(i)
 		if text := deprecatedNodeLabels[t.TopologyKey]; text != "" {
-			w.say("%s: %s is %s", w.at("topologySpreadConstraints").Index(i).Child("topologyKey"), t.TopologyKey, text)
+			w.say("%s: %s is %s", at.Child("topologyKey"), t.TopologyKey, text)
+		}
+		w.selectsNothing(t.LabelSelector, at)
+	}
+}
+
+func (w *warner) selectsNothing(s *metav1.LabelSelector, at *field.Path) {
+	if s == nil {
+		w.say("%s: a null labelSelector results in matching no pod", at.Child("labelSelector"))
+	}
+}
+
+// deprecatedAnnotations have become fields and do nothing.
+func (w *warner) deprecatedAnnotations() {
+	for _, a := range []struct{ key, text string }{
+		{"scheduler.alpha.kubernetes.io/critical-pod", `non-functional in v1.16+; use the "priorityClassName" field instead`},
+		{"security.alpha.kubernetes.io/sysctls", `non-functional in v1.11+; use the "sysctls" field instead`},
+		{"security.alpha.kubernetes.io/unsafe-sysctls", `non-functional in v1.11+; use the "sysctls" field instead`},
+	} {
+		w.annotation(a.key, a.text)
+	}
+}
+
+func (w *warner) annotation(key, text string) {
+	if _, given := w.annotations[key]; given {
+		w.say("%s: %s", w.under("metadata", "annotations").Key(key), text)
+	}
+}
+
+// appArmor tells of annotations that were turned into fields; in a template they stand beside containers without the field.
+func (w *warner) appArmor() {
+	for _, k := range check.Sorted(w.annotations) {
+		if strings.HasPrefix(k, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix) {
+			w.annotation(k, textAppArmor)
 		}
 	}
 }
 
-// annotations tells of settings that have become fields.
-func (w *warner) annotations(annotations map[string]string) {
-	path := field.NewPath("metadata", "annotations")
-	if w.path != nil {
-		path = w.path.Child("metadata", "annotations")
+const textAppArmor = `deprecated since v1.30; use the "appArmorProfile" field instead`
+
+// seccomp tells of an annotation for a container, or for the pod, that has not got the field instead.
+func (w *warner) seccomp(container string, unset bool) {
+	key := corev1.SeccompContainerAnnotationKeyPrefix + container
+	if container == "" {
+		key = corev1.SeccompPodAnnotationKey
 	}
-	for _, k := range check.Sorted(annotations) {
-		switch {
-		case strings.HasPrefix(k, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix):
-			w.say("%s: deprecated since v1.30; use the \"appArmorProfile\" field instead", path.Key(k))
-		case k == corev1.SeccompPodAnnotationKey || strings.HasPrefix(k, corev1.SeccompContainerAnnotationKeyPrefix):
-			w.say("%s: non-functional in v1.27+; use the \"seccompProfile\" field instead", path.Key(k))
-		}
+	if unset {
+		w.annotation(key, `non-functional in v1.27+; use the "seccompProfile" field instead`)
 	}
 }
 
@@ -100,105 +176,162 @@ func (w *warner) annotations(annotations map[string]string) {
 func WarnNodeSelector(s *corev1.NodeSelector, path *field.Path) []string {
 	var texts []string
 	for i := range s.NodeSelectorTerms {
-		texts = append(texts, warnNodeTerm(&s.NodeSelectorTerms[i], path.Child("nodeSelectorTerms").Index(i))...)
+		texts = append(texts, warnNodeTerm(&s.NodeSelectorTerms[i], false, path.Child("nodeSelectorTerms").Index(i))...)
 	}
 	return texts
 }
 
-func warnNodeTerm(t *corev1.NodeSelectorTerm, path *field.Path) []string {
+func warnNodeTerm(t *corev1.NodeSelectorTerm, values bool, path *field.Path) []string {
 	var texts []string
 	for i, e := range t.MatchExpressions {
+		at := path.Child("matchExpressions").Index(i)
 		if text := deprecatedNodeLabels[e.Key]; text != "" {
-			texts = append(texts, fmt.Sprintf("%s: %s is %s", path.Child("matchExpressions").Index(i).Child("key"), e.Key, text))
+			texts = append(texts, fmt.Sprintf("%s: %s is %s", at.Child("key"), e.Key, text))
 		}
-	}
-	return texts
-}
-
-// mistakes are lists that hold something twice, and the like.
-func (w *warner) mistakes() {
-	s := w.spec
-	for i, secret := range s.ImagePullSecrets {
-		at := w.at("imagePullSecrets").Index(i)
-		if secret.Name == "" {
-			w.say("%s: invalid empty name %q", at.Child("name"), "")
-			continue
-		}
-		for _, earlier := range s.ImagePullSecrets[:i] {
-			if earlier.Name == secret.Name {
-				w.say("%s: duplicate name %q", at.Child("name"), secret.Name)
-				break
-			}
-		}
-	}
-	for i, a := range s.HostAliases {
-		for _, text := range validation.GetWarningsForIP(w.at("hostAliases").Index(i).Child("ip"), a.IP) {
-			w.say("%s", text)
-		}
-		for _, earlier := range s.HostAliases[:i] {
-			if earlier.IP == a.IP {
-				w.say("%s: duplicate ip %q", w.at("hostAliases").Index(i).Child("ip"), a.IP)
-				break
-			}
-		}
-	}
-	if s.DNSConfig != nil {
-		for i, ip := range s.DNSConfig.Nameservers {
-			for _, text := range validation.GetWarningsForIP(w.at("dnsConfig").Child("nameservers").Index(i), ip) {
-				w.say("%s", text)
-			}
-		}
-	}
-	w.containers(s.InitContainers, "initContainers")
-	w.containers(s.Containers, "containers")
-	if p := s.TerminationGracePeriodSeconds; p != nil && *p < 0 {
-		w.say("%s: must be >= 0; negative values are invalid and will be treated as 1", w.at("terminationGracePeriodSeconds"))
-	}
-}
-
-func (w *warner) containers(containers []corev1.Container, name string) {
-	for i := range containers {
-		c, at := &containers[i], w.at(name).Index(i)
-		for k, q := range c.Resources.Limits {
-			w.fraction(k, q.MilliValue(), q.String(), at.Child("resources", "limits").Key(string(k)))
-		}
-		for k, q := range c.Resources.Requests {
-			w.fraction(k, q.MilliValue(), q.String(), at.Child("resources", "requests").Key(string(k)))
-		}
-		for j, e := range c.Env {
-			for _, earlier := range c.Env[:j] {
-				if earlier.Name == e.Name && !strings.Contains(e.Value, "$("+e.Name+")") {
-					w.say("%s: hides previous definition of %q, which may be dropped when using apply", at.Child("env").Index(j), e.Name)
-					break
+		for j, v := range e.Values {
+			for _, m := range validation.IsValidLabelValue(v) {
+				if values {
+					texts = append(texts, fmt.Sprintf("%s: %s is invalid, %s", at.Child("values").Index(j), v, m))
 				}
 			}
 		}
-		w.ports(c, at)
 	}
+	return texts
 }
 
-// fraction warns of bytes that are not whole.
-func (w *warner) fraction(name corev1.ResourceName, milli int64, text string, at *field.Path) {
-	if (name == corev1.ResourceMemory || name == corev1.ResourceEphemeralStorage) && milli%1000 != 0 {
-		w.say("%s: fractional byte value %q is invalid, must be an integer", at, text)
+// repeated tells of lists that hold something twice.
+func (w *warner) repeated() {
+	for i, a := range w.spec.HostAliases {
+		if slices.ContainsFunc(w.spec.HostAliases[:i], func(b corev1.HostAlias) bool { return b.IP == a.IP }) {
+			w.say("%s: duplicate ip %q", w.at("hostAliases").Index(i).Child("ip"), a.IP)
+		}
 	}
-}
-
-func (w *warner) ports(c *corev1.Container, at *field.Path) {
-	for j, p := range c.Ports {
-		for k, earlier := range c.Ports[:j] {
-			if earlier.ContainerPort == p.ContainerPort && earlier.Protocol == p.Protocol && earlier.HostIP == p.HostIP && earlier.HostPort == p.HostPort {
-				w.say("%s: duplicate port definition with %s", at.Child("ports").Index(j), at.Child("ports").Index(k))
-				break
-			}
+	at := w.at("imagePullSecrets")
+	for i, secret := range w.spec.ImagePullSecrets {
+		if slices.Contains(w.spec.ImagePullSecrets[:i], secret) {
+			w.say("%s: duplicate name %q", at.Index(i).Child("name"), secret.Name)
+		}
+	}
+	for i, secret := range w.spec.ImagePullSecrets {
+		if secret.Name == "" {
+			w.say("%s: invalid empty name %q", at.Index(i).Child("name"), "")
 		}
 	}
 }
 
-func (w *warner) volumes(old *corev1.PodTemplateSpec) {
-	if old != nil {
+// addresses tells of addresses that are written in a form that not all programs read alike.
+func (w *warner) addresses() {
+	if d := w.spec.DNSConfig; d != nil {
+		for i, ip := range d.Nameservers {
+			w.texts = append(w.texts, validation.GetWarningsForIP(w.at("dnsConfig", "nameservers").Index(i), ip)...)
+		}
+	}
+	for i, a := range w.spec.HostAliases {
+		w.texts = append(w.texts, validation.GetWarningsForIP(w.at("hostAliases").Index(i).Child("ip"), a.IP)...)
+	}
+}
+
+func (w *warner) container(c *corev1.Container, at *field.Path) {
+	sc := c.SecurityContext
+	w.seccomp(c.Name, sc == nil || sc.SeccompProfile == nil)
+	if w.path != nil && (sc == nil || sc.AppArmorProfile == nil) {
+		w.annotation(corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix+c.Name, textAppArmor)
+	}
+	for _, name := range []corev1.ResourceName{corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
+		w.fraction(c.Resources.Limits, name, at.Child("resources", "limits"))
+		w.fraction(c.Resources.Requests, name, at.Child("resources", "requests"))
+	}
+	for i, e := range c.Env {
+		if slices.ContainsFunc(c.Env[:i], func(b corev1.EnvVar) bool { return b.Name == e.Name }) && hides(&e) {
+			w.say("%s: hides previous definition of %q, which may be dropped when using apply", at.Child("env").Index(i), e.Name)
+		}
+	}
+}
+
+// hides reports whether a variable that is defined again is not built on its earlier value, or is nothing but that.
+func hides(e *corev1.EnvVar) bool {
+	earlier := "$(" + e.Name + ")"
+	return e.ValueFrom != nil || e.Value == earlier || !strings.Contains(e.Value, earlier)
+}
+
+func (w *warner) fractions(list corev1.ResourceList, at *field.Path) {
+	w.fraction(list, corev1.ResourceMemory, at)
+	w.fraction(list, corev1.ResourceEphemeralStorage, at)
+}
+
+func (w *warner) fraction(list corev1.ResourceList, name corev1.ResourceName, at *field.Path) {
+	w.texts = append(w.texts, WarnFraction(list, name, at)...)
+}
+
+// WarnFraction tells of bytes that are not whole.
+func WarnFraction(list corev1.ResourceList, name corev1.ResourceName, at *field.Path) []string {
+	q, given := list[name]
+	if whole := (resource.Quantity{}); !given || q.Cmp(whole) == 0 || q.MilliValue()%1000 == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s: fractional byte value %q is invalid, must be an integer", at.Key(string(name)), q.String())}
+}
+
+// WarnClaimSpec tells of what is odd in a claim at path.
+func WarnClaimSpec(s *corev1.PersistentVolumeClaimSpec, path *field.Path) []string {
+	return append(WarnFraction(s.Resources.Requests, corev1.ResourceStorage, path.Child("resources", "requests")),
+		WarnFraction(s.Resources.Limits, corev1.ResourceStorage, path.Child("resources", "limits"))...)
+}
+
+// ports tells of ports that more than one container declares.
+func (w *warner) ports() {
+	type declared struct {
+		at   *field.Path
+		port corev1.ContainerPort
+	}
+	seen := map[string][]declared{}
+	w.eachContainer(func(c *corev1.Container, at *field.Path) {
+		for i, p := range c.Ports {
+			here := at.Child("ports").Index(i)
+			if p.HostIP != "" && p.HostPort == 0 {
+				w.say("%s: hostIP set without hostPort: %+v", here, p)
+			}
+			key := fmt.Sprintf("%d/%s", p.ContainerPort, p.Protocol)
+			for _, other := range seen[key] {
+				o := &other.port
+				switch {
+				case p.HostIP == o.HostIP && p.HostPort == o.HostPort:
+					w.say("%s: duplicate port definition with %s", here, other.at)
+				case p.HostPort == 0 || o.HostPort == 0:
+					w.say("%s: overlapping port definition with %s", here, other.at)
+				case p.HostPort == o.HostPort && (p.HostIP == "") != (o.HostIP == ""):
+					w.say("%s: dangerously ambiguous port definition with %s", here, other.at)
+				}
+			}
+			seen[key] = append(seen[key], declared{here, p})
+		}
+	})
+}
+
+// affinity tells of terms that concern no pod.
+func (w *warner) affinity() {
+	a := w.spec.Affinity
+	if a == nil {
 		return
 	}
+	terms := func(required []corev1.PodAffinityTerm, preferred []corev1.WeightedPodAffinityTerm, name string) {
+		at := w.at("affinity", name)
+		for i := range required {
+			w.selectsNothing(required[i].LabelSelector, at.Child("requiredDuringSchedulingIgnoredDuringExecution").Index(i))
+		}
+		for i := range preferred {
+			w.selectsNothing(preferred[i].PodAffinityTerm.LabelSelector, at.Child("preferredDuringSchedulingIgnoredDuringExecution").Index(i).Child("podAffinityTerm"))
+		}
+	}
+	if p := a.PodAffinity; p != nil {
+		terms(p.RequiredDuringSchedulingIgnoredDuringExecution, p.PreferredDuringSchedulingIgnoredDuringExecution, "podAffinity")
+	}
+	if p := a.PodAntiAffinity; p != nil {
+		terms(p.RequiredDuringSchedulingIgnoredDuringExecution, p.PreferredDuringSchedulingIgnoredDuringExecution, "podAntiAffinity")
+	}
+}
+
+func (w *warner) volumes() {
 	for i := range w.spec.Volumes {
 		v, at := &w.spec.Volumes[i], w.at("volumes").Index(i)
 		old := func(set bool, name, text string) {
@@ -214,27 +347,9 @@ func (w *warner) volumes(old *corev1.PodTemplateSpec) {
 		old(v.Quobyte != nil, "quobyte", "deprecated in v1.22, non-functional in v1.25+")
 		old(v.Glusterfs != nil, "glusterfs", "deprecated in v1.25, non-functional in v1.26+")
 		if v.Ephemeral != nil && v.Ephemeral.VolumeClaimTemplate != nil {
-			for name, q := range v.Ephemeral.VolumeClaimTemplate.Spec.Resources.Requests {
-				if name == corev1.ResourceStorage && q.MilliValue()%1000 != 0 {
-					w.say("%s: fractional byte value %q is invalid, must be an integer", at.Child("ephemeral", "volumeClaimTemplate", "spec", "resources", "requests").Key(string(name)), q.String())
-				}
-			}
+			w.texts = append(w.texts, WarnClaimSpec(&v.Ephemeral.VolumeClaimTemplate.Spec, at.Child("ephemeral", "volumeClaimTemplate", "spec"))...)
 		}
 		old(v.CephFS != nil, "cephfs", "deprecated in v1.28, non-functional in v1.31+")
 		old(v.RBD != nil, "rbd", "deprecated in v1.28, non-functional in v1.31+")
-		if p := v.Projected; p != nil {
-			w.projected(v.Name, p)
-		}
-	}
-}
-
-func (w *warner) projected(name string, p *corev1.ProjectedVolumeSource) {
-	if len(p.Sources) == 0 {
-		w.say("volume %q (Projected) has no sources provided", name)
-	}
-	for _, s := range p.Sources {
-		if s == (corev1.VolumeProjection{}) {
-			w.say("volume %q (Projected) has no sources provided", name)
-		}
 	}
 }

@@ -84,7 +84,7 @@ func checkAllocation(r *resourcev1.ResourceClaim, path *field.Path) field.ErrorL
 		errs = append(errs, configuration(k.Opaque, at)...)
 	}
 	if a.NodeSelector != nil {
-		errs = append(errs, podspec.ValidateNodeSelector(a.NodeSelector, path.Child("nodeSelector"))...)
+		errs = append(errs, podspec.ValidateNodeSelector(a.NodeSelector, false, path.Child("nodeSelector"))...)
 	}
 	return errs
 }

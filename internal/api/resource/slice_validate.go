@@ -57,7 +57,7 @@ func (p placement) check(path *field.Path) field.ErrorList {
 	}
 	if p.nodeSelector != nil {
 		at := path.Child("nodeSelector")
-		errs = append(errs, podspec.ValidateNodeSelector(p.nodeSelector, at)...)
+		errs = append(errs, podspec.ValidateNodeSelector(p.nodeSelector, false, at)...)
 		if n := len(p.nodeSelector.NodeSelectorTerms); n != 1 { // for what reads it
 			errs = append(errs, field.Invalid(at.Child("nodeSelectorTerms"), field.OmitValueType{}, "must have exactly one node selector term"))
 		}

@@ -1,0 +1,48 @@
+package podspec
+
+import (
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// checkStatus compares what is said of a change of status with want, one problem a line.
+func checkStatus(t *testing.T, name string, now, was corev1.Pod, want ...string) {
+	t.Helper()
+	var got []string
+	for _, e := range ValidatePodStatusUpdate(&now, &was, Rules{}) {
+		got = append(got, e.Error())
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("%s:\n%s\nwant\n%s", name, strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestPodStatus(t *testing.T) {
+	pod := func(s corev1.PodStatus) corev1.Pod { return corev1.Pod{Status: s} }
+	nothing := pod(corev1.PodStatus{})
+	checkStatus(t, "nothing", nothing, nothing)
+	checkStatus(t, "three addresses", pod(corev1.PodStatus{PodIP: "1.1.1.1", PodIPs: []corev1.PodIP{{IP: "1.1.1.1"}, {IP: "2001:db8::1"}, {IP: "1.1.1.1"}}}), nothing,
+		"status.podIPs: Invalid value: [{\"IP\":\"1.1.1.1\"},{\"IP\":\"2001:db8::1\"},{\"IP\":\"1.1.1.1\"}]: may specify no more than one IP for each IP family",
+		"status.podIPs[2]: Duplicate value: {\"IP\":\"1.1.1.1\"}")
+	checkStatus(t, "address of the host", pod(corev1.PodStatus{HostIP: "1.1.1.1", HostIPs: []corev1.HostIP{{IP: "1.1.1.2"}}}), nothing,
+		"status.hostIPs[0].ip: Invalid value: \"1.1.1.2\": must be equal to `hostIP`")
+	checkStatus(t, "conditions", pod(corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady}, {Type: "/"}}}), nothing,
+		"metadata.conditions[1].Type: Invalid value: \"/\": prefix part must be non-empty",
+		"metadata.conditions[1].Type: Invalid value: \"/\": name part must be non-empty",
+		"metadata.conditions[1].Type: Invalid value: \"/\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')")
+	odd := pod(corev1.PodStatus{NominatedNodeName: "Odd Name"})
+	checkStatus(t, "a nomination that was there", odd, odd)
+	checkStatus(t, "class", pod(corev1.PodStatus{QOSClass: corev1.PodQOSBurstable}), pod(corev1.PodStatus{QOSClass: corev1.PodQOSBestEffort}),
+		"status.qosClass: Invalid value: \"Burstable\": field is immutable")
+}
+
+func TestMirrorStays(t *testing.T) {
+	plain := corev1.Pod{Spec: corev1.PodSpec{NodeName: "n"}}
+	mirror := plain
+	mirror.ObjectMeta = metav1.ObjectMeta{Annotations: map[string]string{corev1.MirrorPodAnnotationKey: "a"}}
+	checkStatus(t, "becomes one", mirror, plain, "metadata.annotations[kubernetes.io/config.mirror]: Forbidden: may not add mirror pod annotation")
+	checkStatus(t, "is one no more", plain, mirror, "metadata.annotations[kubernetes.io/config.mirror]: Forbidden: may not remove or update mirror pod annotation")
+}
