@@ -77,10 +77,15 @@ func checkMetrics(s *v2.HorizontalPodAutoscalerSpec, at *field.Path) field.Error
 	return errs
 }
 
+// checkMetric checks the source of the metric's type. Parity: the first source that is there is checked, whatever its type, and any is
+// too many only beside another.
 func checkMetric(m *v2.MetricSpec, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
 	if m.Type == "" {
-		return field.ErrorList{field.Required(at.Child("type"), "must specify a metric source type")}
+		errs = append(errs, field.Required(at.Child("type"), "must specify a metric source type"))
 	}
+	errs = append(errs, check.OneOf(m.Type, at.Child("type"),
+		v2.ContainerResourceMetricSourceType, v2.ExternalMetricSourceType, v2.ObjectMetricSourceType, v2.PodsMetricSourceType, v2.ResourceMetricSourceType)...)
 	sources := []struct {
 		t     v2.MetricSourceType
 		name  string
@@ -88,30 +93,32 @@ func checkMetric(m *v2.MetricSpec, at *field.Path) field.ErrorList {
 		check func(at *field.Path) field.ErrorList
 	}{
 		{v2.ObjectMetricSourceType, "object", m.Object != nil, func(at *field.Path) field.ErrorList { return checkObject(m.Object, at) }},
+		{v2.ExternalMetricSourceType, "external", m.External != nil, func(at *field.Path) field.ErrorList { return checkExternal(m.External, at) }},
 		{v2.PodsMetricSourceType, "pods", m.Pods != nil, func(at *field.Path) field.ErrorList { return checkPods(m.Pods, at) }},
 		{v2.ResourceMetricSourceType, "resource", m.Resource != nil, func(at *field.Path) field.ErrorList {
-			return checkResource(string(m.Resource.Name), &m.Resource.Target, at)
+			return checkResource(string(m.Resource.Name), nil, &m.Resource.Target, at)
 		}},
 		{v2.ContainerResourceMetricSourceType, "containerResource", m.ContainerResource != nil, func(at *field.Path) field.ErrorList {
-			errs := check.RequiredForm(m.ContainerResource.Container, at.Child("container"), check.Label)
-			return append(errs, checkResource(string(m.ContainerResource.Name), &m.ContainerResource.Target, at)...)
+			return checkResource(string(m.ContainerResource.Name), &m.ContainerResource.Container, &m.ContainerResource.Target, at)
 		}},
-		{v2.ExternalMetricSourceType, "external", m.External != nil, func(at *field.Path) field.ErrorList { return checkExternal(m.External, at) }},
 	}
-	errs := check.OneOf(m.Type, at.Child("type"),
-		v2.ContainerResourceMetricSourceType, v2.ExternalMetricSourceType, v2.ObjectMetricSourceType, v2.PodsMetricSourceType, v2.ResourceMetricSourceType)
-	if errs != nil {
-		return errs
-	}
+	var missing, surplus field.ErrorList
+	found := 0
 	for _, s := range sources {
+		if s.set {
+			if found++; found == 1 {
+				errs = append(errs, s.check(at.Child(s.name))...)
+			}
+		}
 		switch {
 		case s.t == m.Type && !s.set:
-			errs = append(errs, field.Required(at.Child(s.name), "must populate information for the given metric source"))
-		case s.t == m.Type:
-			errs = append(errs, s.check(at.Child(s.name))...)
-		case s.set:
-			errs = append(errs, field.Forbidden(at.Child(s.name), "must populate the given metric source only"))
+			missing = append(missing, field.Required(at.Child(s.name), "must populate information for the given metric source"))
+		case s.t != m.Type && s.set:
+			surplus = append(surplus, field.Forbidden(at.Child(s.name), "must populate the given metric source only"))
 		}
+	}
+	if errs = append(errs, missing...); found > 1 {
+		errs = append(errs, surplus...)
 	}
 	return errs
 }
@@ -154,10 +161,14 @@ func checkPods(p *v2.PodsMetricSource, at *field.Path) field.ErrorList {
 	return errs
 }
 
-func checkResource(name string, t *v2.MetricTarget, at *field.Path) field.ErrorList {
+// checkResource checks a target for the use of a resource, by whole pods or, with container, by one of their containers.
+func checkResource(name string, container *string, t *v2.MetricTarget, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if name == "" {
 		errs = append(errs, field.Required(at.Child("name"), "must specify a resource name"))
+	}
+	if container != nil && *container == "" {
+		errs = append(errs, field.Required(at.Child("container"), "must specify a container name"))
 	}
 	target := at.Child("target")
 	errs = append(errs, checkTarget(t, target)...)
@@ -171,7 +182,11 @@ func checkResource(name string, t *v2.MetricTarget, at *field.Path) field.ErrorL
 }
 
 func checkIdentifier(m *v2.MetricIdentifier, at *field.Path) field.ErrorList {
-	errs := check.RequiredForm(m.Name, at.Child("name"), path.IsValidPathSegmentName)
+	var errs field.ErrorList
+	if m.Name == "" {
+		errs = append(errs, field.Required(at.Child("name"), "must specify a metric name"))
+	}
+	errs = append(errs, check.Form(m.Name, at.Child("name"), path.IsValidPathSegmentName)...)
 	if m.Selector != nil {
 		errs = append(errs, check.Selector(m.Selector, nil, at.Child("selector"))...)
 	}
@@ -180,11 +195,10 @@ func checkIdentifier(m *v2.MetricIdentifier, at *field.Path) field.ErrorList {
 
 func checkTarget(t *v2.MetricTarget, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	switch t.Type {
-	case "":
+	if t.Type == "" {
 		errs = append(errs, field.Required(at.Child("type"), "must specify a metric target type"))
-	case v2.UtilizationMetricType, v2.ValueMetricType, v2.AverageValueMetricType:
-	default:
+	}
+	if t.Type != v2.UtilizationMetricType && t.Type != v2.ValueMetricType && t.Type != v2.AverageValueMetricType {
 		errs = append(errs, field.Invalid(at.Child("type"), t.Type, "must be either Utilization, Value, or AverageValue"))
 	}
 	positive := func(q *resource.Quantity, name string) {

@@ -58,7 +58,7 @@ func cronJob(rules podspec.Rules) *kind.Definition {
 			return append(errs, validateCronJob(&c.Spec, nil, rules)...)
 		}),
 		ValidateUpdate: kind.ValidateUpdate(func(c, old *batchv1.CronJob) field.ErrorList { return validateCronJob(&c.Spec, &old.Spec, rules) }),
-		Warnings:       warnCronJob(pods),
+		Warnings:       warnCronJob,
 		Columns: append(kind.Columns{
 			{Name: "Schedule", Description: spec["schedule"], Of: kind.Cell(func(c *batchv1.CronJob) any { return c.Spec.Schedule })},
 			{Name: "Timezone", Description: spec["timeZone"], Of: kind.Cell(func(c *batchv1.CronJob) any { return ptr.Deref(c.Spec.TimeZone, show.None) })},
@@ -81,16 +81,20 @@ func cronJob(rules podspec.Rules) *kind.Definition {
 	}
 }
 
-// warnCronJob warns of a schedule that names a time zone itself, besides what the pod template does.
-func warnCronJob(pods podspec.Template[*batchv1.CronJob]) func(context.Context, object.Object, object.Object) []string {
-	template := pods.Warnings(field.NewPath("spec", "jobTemplate", "spec", "template"))
-	return func(ctx context.Context, obj, old object.Object) []string {
-		warnings := template(ctx, obj, old)
-		if strings.Contains(obj.(*batchv1.CronJob).Spec.Schedule, "TZ") {
-			warnings = append(warnings, "CRON_TZ or TZ used in spec.schedule is not officially supported, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details")
-		}
-		return warnings
+// warnCronJob warns of a schedule that names a time zone itself, besides what the Job does.
+func warnCronJob(_ context.Context, obj, old object.Object) []string {
+	c := obj.(*batchv1.CronJob)
+	var warnings []string
+	if old == nil {
+		warnings = podspec.WarnName(c.Name)
 	}
+	if !podspec.Unchanged(c, old) {
+		warnings = append(warnings, warnJobSpec(&c.Spec.JobTemplate.Spec, field.NewPath("spec", "jobTemplate", "spec"))...)
+	}
+	if strings.Contains(c.Spec.Schedule, "TZ") {
+		warnings = append(warnings, "CRON_TZ or TZ used in spec.schedule is not officially supported, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details")
+	}
+	return warnings
 }
 
 // suspended is a text in a column of booleans.
@@ -137,24 +141,25 @@ func validateCronJob(s, old *batchv1.CronJobSpec, rules podspec.Rules) field.Err
 	errs = append(errs, check.RequiredOneOf(s.ConcurrencyPolicy, spec.Child("concurrencyPolicy"), batchv1.AllowConcurrent, batchv1.ForbidConcurrent, batchv1.ReplaceConcurrent)...)
 	errs = append(errs, validateJobTemplate(&s.JobTemplate, before, rules, spec.Child("jobTemplate"))...)
 	errs = append(errs, check.NonNegativePtr(s.SuccessfulJobsHistoryLimit, spec.Child("successfulJobsHistoryLimit"))...)
-	return append(errs, check.NonNegativePtr(s.FailedJobsHistoryLimit, spec.Child("failedJobsHistoryLimit"))...)
+	errs = append(errs, check.NonNegativePtr(s.FailedJobsHistoryLimit, spec.Child("failedJobsHistoryLimit"))...)
+	return append(errs, check.Required(s.Schedule, spec.Child("schedule"))...) // what the type itself declares comes last
 }
 
 func checkSchedule(s, old *batchv1.CronJobSpec, spec *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	at := spec.Child("schedule")
-	zoned := strings.Contains(s.Schedule, "TZ")
-	switch {
-	case s.Schedule == "":
-		errs = append(errs, field.Required(at, ""))
-	case zoned && (old == nil || old.Schedule != s.Schedule):
-		errs = append(errs, field.Invalid(at, s.Schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"))
-	case zoned && s.TimeZone != nil:
-		errs = append(errs, field.Invalid(at, s.Schedule, "cannot use both timeZone field and TZ or CRON_TZ in schedule"))
-	case !zoned:
+	zoneOnly := strings.Contains(s.Schedule, "TZ=") && !strings.Contains(s.Schedule, " ") // the parser cannot bear it
+	if s.Schedule != "" && !zoneOnly {
 		if _, err := cron.ParseStandard(s.Schedule); err != nil {
 			errs = append(errs, field.Invalid(at, s.Schedule, err.Error()))
 		}
+	}
+	kept := old != nil && strings.Contains(old.Schedule, "TZ")
+	switch zoned := strings.Contains(s.Schedule, "TZ"); {
+	case zoned && !kept:
+		errs = append(errs, field.Invalid(at, s.Schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"))
+	case zoned && s.TimeZone != nil:
+		errs = append(errs, field.Invalid(at, s.Schedule, "cannot use both timeZone field and TZ or CRON_TZ in schedule"))
 	}
 	if s.TimeZone != nil && (old == nil || !equality.Semantic.DeepEqual(s.TimeZone, old.TimeZone)) {
 		errs = append(errs, checkTimeZone(*s.TimeZone, spec.Child("timeZone"))...)
@@ -163,14 +168,15 @@ func checkSchedule(s, old *batchv1.CronJobSpec, spec *field.Path) field.ErrorLis
 }
 
 func checkTimeZone(zone string, path *field.Path) field.ErrorList {
-	switch {
-	case zone == "":
+	if zone == "" {
 		return field.ErrorList{field.Invalid(path, zone, "timeZone must be nil or non-empty string")}
-	case strings.EqualFold(zone, "local"):
-		return field.ErrorList{field.Invalid(path, zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones")}
+	}
+	var errs field.ErrorList
+	if strings.EqualFold(zone, "local") {
+		errs = append(errs, field.Invalid(path, zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"))
 	}
 	if _, err := time.LoadLocation(zone); err != nil {
-		return field.ErrorList{field.Invalid(path, zone, err.Error())}
+		errs = append(errs, field.Invalid(path, zone, err.Error()))
 	}
-	return nil
+	return errs
 }

@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"math"
@@ -51,7 +52,7 @@ func job(rules podspec.Rules) *kind.Definition {
 		Generation:      kind.Changed(func(j, old *batchv1.Job) bool { return !object.Equal(&j.Spec, &old.Spec) }),
 		Validate:        kind.Validate(func(j *batchv1.Job) field.ErrorList { return validateNewJob(j, rules) }),
 		ValidateUpdate:  kind.ValidateUpdate(func(j, old *batchv1.Job) field.ErrorList { return validateJobUpdate(j, old, rules) }),
-		Warnings:        pods.Warnings(field.NewPath("spec", "template")),
+		Warnings:        warnJob,
 		OrphanByDefault: true,
 		Fields:          []kind.Field{{Label: "status.successful", Path: "status.succeeded"}},
 		FieldsUnknown:   func(label string) string { return fmt.Sprintf("field label %q not supported for Job", label) },
@@ -68,6 +69,27 @@ func job(rules podspec.Rules) *kind.Definition {
 			"status": kind.Status(func(j, old *batchv1.Job) { j.Spec = old.Spec }, validateJobStatusUpdate),
 		},
 	}
+}
+
+func warnJob(_ context.Context, obj, old object.Object) []string {
+	j := obj.(*batchv1.Job)
+	switch {
+	case old == nil:
+		return append(podspec.WarnName(j.Name), warnJobSpec(&j.Spec, field.NewPath("spec"))...)
+	case podspec.Unchanged(j, old):
+		return nil
+	}
+	return warnJobSpec(&j.Spec, field.NewPath("spec"))
+}
+
+// warnJobSpec tells of more indexes than a status has room for, besides what the pod template does.
+func warnJobSpec(s *batchv1.JobSpec, path *field.Path) []string {
+	var warnings []string
+	if ptr.Deref(s.CompletionMode, "") == batchv1.IndexedCompletion && ptr.Deref(s.Completions, 0) > manyCompletions && ptr.Deref(s.Parallelism, 0) > maxWithMany {
+		warnings = append(warnings, fmt.Sprintf("%s: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, "+
+			"Kubernetes might not be able to track completedIndexes when a big number of indexes fail", path))
+	}
+	return append(warnings, podspec.WarnTemplate(&s.Template, path.Child("template"))...)
 }
 
 func defaultJob(j *batchv1.Job) {

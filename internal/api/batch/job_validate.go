@@ -144,20 +144,12 @@ func checkRestartPolicy(s *batchv1.JobSpec, path *field.Path) field.ErrorList {
 }
 
 func checkMaxFailedIndexes(s *batchv1.JobSpec, path *field.Path) field.ErrorList {
-	n := s.MaxFailedIndexes
-	if n == nil {
+	if s.MaxFailedIndexes == nil {
 		return nil
 	}
-	at := path.Child("maxFailedIndexes")
-	errs := check.NonNegative(*n, at)
+	errs := check.NonNegative(*s.MaxFailedIndexes, path.Child("maxFailedIndexes"))
 	if s.BackoffLimitPerIndex == nil {
 		errs = append(errs, field.Required(path.Child("backoffLimitPerIndex"), "when maxFailedIndexes is specified"))
-	}
-	if s.Completions != nil && *n > *s.Completions {
-		errs = append(errs, field.Invalid(at, *n, "must be less than or equal to completions"))
-	}
-	if *n > maxIndexedParallelism {
-		errs = append(errs, field.Invalid(at, *n, fmt.Sprintf("must be less than or equal to %d", maxIndexedParallelism)))
 	}
 	return errs
 }
@@ -191,18 +183,27 @@ func checkIndexed(s *batchv1.JobSpec, path *field.Path) field.ErrorList {
 	if parallelism > maxIndexedParallelism {
 		errs = append(errs, field.Invalid(path.Child("parallelism"), parallelism, fmt.Sprintf("must be less than or equal to %d when completion mode is Indexed", maxIndexedParallelism)))
 	}
+	if n := s.MaxFailedIndexes; n != nil {
+		at := path.Child("maxFailedIndexes")
+		if s.Completions != nil && *n > *s.Completions {
+			errs = append(errs, field.Invalid(at, *n, "must be less than or equal to completions"))
+		}
+		if *n > maxIndexedParallelism {
+			errs = append(errs, field.Invalid(at, *n, fmt.Sprintf("must be less than or equal to %d", maxIndexedParallelism)))
+		}
+	}
 	if ptr.Deref(s.Completions, 0) <= manyCompletions || s.BackoffLimitPerIndex == nil {
 		return errs
 	}
 	text := fmt.Sprintf("must be less than or equal to %d when completions are above %d and used with backoff limit per index", maxWithMany, manyCompletions)
-	switch n := s.MaxFailedIndexes; {
-	case n == nil:
+	if s.MaxFailedIndexes == nil {
 		errs = append(errs, field.Required(path.Child("maxFailedIndexes"), fmt.Sprintf("must be specified when completions is above %d", manyCompletions)))
-	case *n > maxWithMany:
-		errs = append(errs, field.Invalid(path.Child("maxFailedIndexes"), *n, text))
 	}
 	if parallelism > maxWithMany {
 		errs = append(errs, field.Invalid(path.Child("parallelism"), parallelism, text))
+	}
+	if n := s.MaxFailedIndexes; n != nil && *n > maxWithMany {
+		errs = append(errs, field.Invalid(path.Child("maxFailedIndexes"), *n, text))
 	}
 	return errs
 }
@@ -219,14 +220,14 @@ func checkReplacementPolicy(s *batchv1.JobSpec, path *field.Path) field.ErrorLis
 
 func checkFailurePolicy(s *batchv1.JobSpec, path *field.Path) field.ErrorList {
 	rules := path.Child("rules")
+	var errs field.ErrorList
 	if n := len(s.PodFailurePolicy.Rules); n > maxPolicyRules {
-		return field.ErrorList{field.TooMany(rules, n, maxPolicyRules)}
+		errs = append(errs, field.TooMany(rules, n, maxPolicyRules))
 	}
 	containers := map[string]bool{}
 	for _, c := range slices.Concat(s.Template.Spec.Containers, s.Template.Spec.InitContainers) {
 		containers[c.Name] = true
 	}
-	var errs field.ErrorList
 	for i := range s.PodFailurePolicy.Rules {
 		errs = append(errs, checkFailureRule(s, &s.PodFailurePolicy.Rules[i], containers, rules.Index(i))...)
 	}
@@ -234,30 +235,37 @@ func checkFailurePolicy(s *batchv1.JobSpec, path *field.Path) field.ErrorList {
 }
 
 func checkFailureRule(s *batchv1.JobSpec, r *batchv1.PodFailurePolicyRule, containers map[string]bool, path *field.Path) field.ErrorList {
-	action := path.Child("action")
-	errs := check.RequiredOneOf(r.Action, action,
+	errs := oneOfValid(r.Action, path.Child("action"),
 		batchv1.PodFailurePolicyActionCount, batchv1.PodFailurePolicyActionFailIndex, batchv1.PodFailurePolicyActionFailJob, batchv1.PodFailurePolicyActionIgnore)
 	if r.Action == batchv1.PodFailurePolicyActionFailIndex && s.BackoffLimitPerIndex == nil {
-		errs = append(errs, field.Invalid(action, r.Action, "requires the backoffLimitPerIndex to be set"))
+		errs = append(errs, field.Invalid(path.Child("action"), r.Action, "requires the backoffLimitPerIndex to be set"))
 	}
+	if r.OnExitCodes != nil {
+		errs = append(errs, checkExitCodes(r.OnExitCodes, containers, path.Child("onExitCodes"))...)
+	}
+	errs = append(errs, checkPodConditions(r.OnPodConditions, path.Child("onPodConditions"))...)
 	switch {
 	case r.OnExitCodes != nil && len(r.OnPodConditions) > 0:
 		errs = append(errs, field.Invalid(path, field.OmitValueType{}, "specifying both OnExitCodes and OnPodConditions is not supported"))
 	case r.OnExitCodes == nil && len(r.OnPodConditions) == 0:
 		errs = append(errs, field.Invalid(path, field.OmitValueType{}, "specifying one of OnExitCodes and OnPodConditions is required"))
 	}
-	if r.OnExitCodes != nil {
-		errs = append(errs, checkExitCodes(r.OnExitCodes, containers, path.Child("onExitCodes"))...)
+	return errs
+}
+
+// oneOfValid is check.RequiredOneOf, whose answer to nothing says what would be valid.
+func oneOfValid[T ~string](value T, path *field.Path, valid ...T) field.ErrorList {
+	if value == "" {
+		return field.ErrorList{field.Required(path, fmt.Sprintf("valid values: %q", valid))}
 	}
-	return append(errs, checkPodConditions(r.OnPodConditions, path.Child("onPodConditions"))...)
+	return check.OneOf(value, path, valid...)
 }
 
 func checkExitCodes(r *batchv1.PodFailurePolicyOnExitCodesRequirement, containers map[string]bool, path *field.Path) field.ErrorList {
-	var errs field.ErrorList
+	errs := oneOfValid(r.Operator, path.Child("operator"), batchv1.PodFailurePolicyOnExitCodesOpIn, batchv1.PodFailurePolicyOnExitCodesOpNotIn)
 	if r.ContainerName != nil && !containers[*r.ContainerName] {
 		errs = append(errs, field.Invalid(path.Child("containerName"), *r.ContainerName, "must be one of the container or initContainer names in the pod template"))
 	}
-	errs = append(errs, check.RequiredOneOf(r.Operator, path.Child("operator"), batchv1.PodFailurePolicyOnExitCodesOpIn, batchv1.PodFailurePolicyOnExitCodesOpNotIn)...)
 	values := path.Child("values")
 	switch n := len(r.Values); {
 	case n == 0:
@@ -288,7 +296,7 @@ func checkPodConditions(conditions []batchv1.PodFailurePolicyOnPodConditionsPatt
 	for i, c := range conditions {
 		at := path.Index(i)
 		errs = append(errs, check.Each(at.Child("type"), c.Type, validation.IsQualifiedName(string(c.Type)))...)
-		errs = append(errs, check.RequiredOneOf(c.Status, at.Child("status"), corev1.ConditionFalse, corev1.ConditionTrue, corev1.ConditionUnknown)...)
+		errs = append(errs, oneOfValid(c.Status, at.Child("status"), corev1.ConditionFalse, corev1.ConditionTrue, corev1.ConditionUnknown)...)
 	}
 	if n := len(conditions); n > maxPolicyConditions {
 		errs = append(errs, field.TooMany(path, n, maxPolicyConditions))
@@ -301,13 +309,13 @@ func checkSuccessPolicy(s *batchv1.JobSpec, path *field.Path) field.ErrorList {
 		return field.ErrorList{field.Invalid(path, check.GoNames(*s.SuccessPolicy), "requires indexed completion mode")}
 	}
 	rules := path.Child("rules")
+	var errs field.ErrorList
 	switch n := len(s.SuccessPolicy.Rules); {
 	case n == 0:
-		return field.ErrorList{field.Required(rules, "at least one rules must be specified when the successPolicy is specified")}
+		errs = append(errs, field.Required(rules, "at least one rules must be specified when the successPolicy is specified"))
 	case n > maxPolicyRules:
-		return field.ErrorList{field.TooMany(rules, n, maxPolicyRules)}
+		errs = append(errs, field.TooMany(rules, n, maxPolicyRules))
 	}
-	var errs field.ErrorList
 	for i, r := range s.SuccessPolicy.Rules {
 		errs = append(errs, checkSuccessRule(&r, ptr.Deref(s.Completions, 0), rules.Index(i))...)
 	}
@@ -316,28 +324,28 @@ func checkSuccessPolicy(s *batchv1.JobSpec, path *field.Path) field.ErrorList {
 
 func checkSuccessRule(r *batchv1.SuccessPolicyRule, completions int32, path *field.Path) field.ErrorList {
 	count, indexes := path.Child("succeededCount"), path.Child("succeededIndexes")
-	if r.SucceededCount == nil && r.SucceededIndexes == nil {
-		return field.ErrorList{field.Required(path, "at least one of succeededCount or succeededIndexes must be specified")}
-	}
 	var errs field.ErrorList
-	total := completions
+	if r.SucceededCount == nil && r.SucceededIndexes == nil {
+		errs = append(errs, field.Required(path, "at least one of succeededCount or succeededIndexes must be specified"))
+	}
+	total := int32(0)
 	if text := r.SucceededIndexes; text != nil {
-		n, err := countIndexes(*text, completions)
-		switch {
-		case len(*text) > maxIndexesText:
+		if len(*text) > maxIndexesText {
 			errs = append(errs, field.TooLong(indexes, *text, maxIndexesText))
-		case err != nil:
+		}
+		n, err := countIndexes(*text, completions)
+		if err != nil {
 			errs = append(errs, field.Invalid(indexes, *text, fmt.Sprintf("error parsing succeededIndexes: %s", err)))
-		default:
+		} else {
 			total = n
 		}
 	}
 	if n := r.SucceededCount; n != nil {
 		errs = append(errs, check.NonNegative(*n, count)...)
-		switch {
-		case *n > completions:
+		if *n > completions {
 			errs = append(errs, field.Invalid(count, *n, fmt.Sprintf("must be less than or equal to %d (the number of specified completions)", completions)))
-		case *n > total:
+		}
+		if r.SucceededIndexes != nil && *n > total {
 			errs = append(errs, field.Invalid(count, *n, fmt.Sprintf("must be less than or equal to %d (the number of indexes in the specified succeededIndexes field)", total)))
 		}
 	}

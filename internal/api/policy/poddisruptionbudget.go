@@ -56,10 +56,11 @@ func bound(v *intstr.IntOrString) string {
 // validate checks a budget; old is the one that it replaces, if any.
 func validate(b, old *policyv1.PodDisruptionBudget) field.ErrorList {
 	s, spec := &b.Spec, field.NewPath("spec")
+	var errs field.ErrorList
 	if s.MinAvailable != nil && s.MaxUnavailable != nil {
-		return field.ErrorList{field.Invalid(spec, check.GoNames(*s), "minAvailable and maxUnavailable cannot be both set")}
+		errs = append(errs, field.Invalid(spec, check.GoNames(*s), "minAvailable and maxUnavailable cannot be both set"))
 	}
-	errs := check.Share(s.MinAvailable, spec.Child("minAvailable"))
+	errs = append(errs, check.Share(s.MinAvailable, spec.Child("minAvailable"))...)
 	errs = append(errs, check.ShareAtMostAll(s.MinAvailable, spec.Child("minAvailable"))...)
 	errs = append(errs, check.Share(s.MaxUnavailable, spec.Child("maxUnavailable"))...)
 	errs = append(errs, check.ShareAtMostAll(s.MaxUnavailable, spec.Child("maxUnavailable"))...)
