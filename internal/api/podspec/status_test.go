@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -45,4 +46,38 @@ func TestMirrorStays(t *testing.T) {
 	mirror.ObjectMeta = metav1.ObjectMeta{Annotations: map[string]string{corev1.MirrorPodAnnotationKey: "a"}}
 	checkStatus(t, "becomes one", mirror, plain, "metadata.annotations[kubernetes.io/config.mirror]: Forbidden: may not add mirror pod annotation")
 	checkStatus(t, "is one no more", plain, mirror, "metadata.annotations[kubernetes.io/config.mirror]: Forbidden: may not remove or update mirror pod annotation")
+}
+
+func TestResize(t *testing.T) {
+	pod := func(containers ...corev1.Container) *corev1.Pod {
+		for i := range containers {
+			containers[i].Name, containers[i].Image = "c", "x"
+		}
+		p := &corev1.Pod{Spec: corev1.PodSpec{Containers: containers}}
+		Default(&p.Spec)
+		return p
+	}
+	disk := func(c corev1.Container, q string) corev1.Container {
+		c.Resources.Requests[corev1.ResourceEphemeralStorage] = resource.MustParse(q)
+		return c
+	}
+	for _, x := range []struct {
+		name     string
+		now, was *corev1.Pod
+		want     string
+	}{
+		{"more", pod(ctr("2", "", "", "")), pod(ctr("1", "", "", "")), ""},
+		{"a limit more", pod(ctr("1", "1Gi", "", "2Gi")), pod(ctr("1", "", "", "")), ""},
+		{"a request less", pod(ctr("1", "", "", "")), pod(ctr("1", "1Gi", "", "")), "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"},
+		{"disk", pod(disk(ctr("1", "", "", ""), "1Gi")), pod(disk(ctr("1", "", "", ""), "2Gi")), "spec: Forbidden: only cpu and memory resources are mutable"},
+		{"to guaranteed", pod(ctr("1", "1Gi", "1", "1Gi")), pod(ctr("1", "1Gi", "", "")), `spec: Invalid value: "": Pod QOS Class may not change as a result of resizing`},
+	} {
+		got := ""
+		if errs := ValidateResize(x.now, x.was, Rules{}); len(errs) > 0 {
+			got = errs.ToAggregate().Error()
+		}
+		if got != x.want {
+			t.Errorf("%s: %s, want %s", x.name, got, x.want)
+		}
+	}
 }

@@ -379,51 +379,72 @@ func ValidateResize(p, old *corev1.Pod, rules Rules) field.ErrorList {
 	if class := QOSClass(&p.Spec); class != QOSClass(&old.Spec) {
 		errs = append(errs, field.Invalid(spec, old.Status.QOSClass, "Pod QOS Class may not change as a result of resizing"))
 	}
-	resize := func(now, before []corev1.Container, at *field.Path, init bool) {
-		for i := range now {
-			here := at.Index(i).Child("resources")
-			if init && !Restartable(&before[i]) && !equality.Semantic.DeepEqual(now[i].Resources, before[i].Resources) {
-				errs = append(errs, field.Forbidden(here, "resources for non-sidecar init containers are immutable"))
-				continue
-			}
-			errs = append(errs, resizeOnly(&now[i].Resources, &before[i].Resources, here)...)
+	each := func(f func(now, before *corev1.Container, at *field.Path, init bool)) {
+		for i := range p.Spec.Containers {
+			f(&p.Spec.Containers[i], &old.Spec.Containers[i], spec.Child("containers").Index(i), false)
+		}
+		for i := range p.Spec.InitContainers {
+			f(&p.Spec.InitContainers[i], &old.Spec.InitContainers[i], spec.Child("initContainers").Index(i), true)
 		}
 	}
-	resize(p.Spec.Containers, old.Spec.Containers, spec.Child("containers"), false)
-	resize(p.Spec.InitContainers, old.Spec.InitContainers, spec.Child("initContainers"), true)
-	if p.Spec.Resources != nil && old.Spec.Resources != nil {
-		errs = append(errs, resizeOnly(p.Spec.Resources, old.Spec.Resources, spec.Child("resources"))...)
+	each(func(now, before *corev1.Container, at *field.Path, _ bool) {
+		errs = append(errs, nothingRemoved(&now.Resources, &before.Resources, at.Child("resources"))...)
+	})
+	each(func(now, before *corev1.Container, _ *field.Path, init bool) {
+		switch {
+		case init && !Restartable(before):
+			if !equality.Semantic.DeepEqual(now.Resources, before.Resources) {
+				errs = append(errs, field.Forbidden(spec, "resources for non-sidecar init containers are immutable"))
+			}
+		case sameButCompute(&now.Resources, &before.Resources):
+		case init:
+			errs = append(errs, field.Forbidden(spec, "only cpu and memory resources for sidecar containers are mutable"))
+		default:
+			errs = append(errs, field.Forbidden(spec, "only cpu and memory resources are mutable"))
+		}
+	})
+	if now, before := p.Spec.Resources, old.Spec.Resources; before != nil {
+		if now == nil {
+			now = &corev1.ResourceRequirements{}
+		}
+		errs = append(errs, nothingRemoved(now, before, spec.Child("resources"))...)
+		if !sameButCompute(now, before) {
+			errs = append(errs, field.Forbidden(spec, "only cpu and memory resources are mutable"))
+		}
 	}
 	return errs
 }
 
-// resizeOnly: only cpu and memory change, and neither goes away.
-func resizeOnly(now, before *corev1.ResourceRequirements, at *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	list := func(now, before corev1.ResourceList, at *field.Path, what string) {
-		names := map[corev1.ResourceName]bool{}
-		for n := range now {
-			names[n] = true
-		}
-		for n := range before {
-			names[n] = true
-		}
-		for _, n := range check.Sorted(names) {
-			q, has := now[n]
-			b, had := before[n]
-			switch {
-			case has && had && q.Cmp(b) == 0:
-			case n != corev1.ResourceCPU && n != corev1.ResourceMemory:
-				errs = append(errs, field.Forbidden(at, "only cpu and memory resources are mutable"))
-			case had && !has:
-				errs = append(errs, field.Forbidden(at.Key(string(n)), fmt.Sprintf("resource %s cannot be removed", what)))
+// nothingRemoved: what was asked for once can become more or less, it cannot be taken back.
+func nothingRemoved(now, before *corev1.ResourceRequirements, at *field.Path) field.ErrorList {
+	removed := func(now, before corev1.ResourceList) bool {
+		for name := range before {
+			if _, found := now[name]; !found {
+				return true
 			}
 		}
+		return false
 	}
-	list(now.Limits, before.Limits, at.Child("limits"), "limits")
-	list(now.Requests, before.Requests, at.Child("requests"), "requests")
-	if !equality.Semantic.DeepEqual(now.Claims, before.Claims) {
-		errs = append(errs, field.Forbidden(at.Child("claims"), "claims may not be changed on resize"))
+	var errs field.ErrorList
+	if removed(now.Requests, before.Requests) {
+		errs = append(errs, field.Forbidden(at.Child("requests"), "resource requests cannot be removed"))
+	}
+	if removed(now.Limits, before.Limits) {
+		errs = append(errs, field.Forbidden(at.Child("limits"), "resource limits cannot be removed"))
 	}
 	return errs
+}
+
+// sameButCompute reports whether nothing but cpu and memory differs.
+func sameButCompute(now, before *corev1.ResourceRequirements) bool {
+	rest := func(r *corev1.ResourceRequirements) *corev1.ResourceRequirements {
+		out := r.DeepCopy()
+		for _, list := range []corev1.ResourceList{out.Requests, out.Limits} {
+			delete(list, corev1.ResourceCPU)
+			delete(list, corev1.ResourceMemory)
+		}
+		return out
+	}
+	a, b := rest(now), rest(before)
+	return equality.Semantic.DeepEqual(a, b)
 }
