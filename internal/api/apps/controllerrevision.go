@@ -2,6 +2,7 @@ package apps
 
 import (
 	"bytes"
+	"encoding/json"
 	"strings"
 
 	"github.com/timonel/timonel/internal/api/check"
@@ -19,10 +20,13 @@ func controllerRevision() *kind.Definition {
 		Group: group, Version: "v1", Kind: "ControllerRevision", Plural: "controllerrevisions",
 		Scope: kind.Namespaced, Verbs: kind.Standard,
 		New:      kind.Of[appsv1.ControllerRevision](),
-		Validate: kind.Validate(validateControllerRevision),
+		Validate: kind.Validate(func(r *appsv1.ControllerRevision) field.ErrorList {
+			return append(validateControllerRevision(r), validateState(r)...)
+		}),
 		ValidateUpdate: kind.ValidateUpdate(func(r, old *appsv1.ControllerRevision) field.ErrorList {
 			errs := validateControllerRevision(r)
 			if !bytes.Equal(r.Data.Raw, old.Data.Raw) {
+				errs = append(errs, validateState(r)...)
 				errs = append(errs, field.Invalid(field.NewPath("data"), r.Data, check.TextImmutable))
 			}
 			return errs
@@ -41,6 +45,17 @@ func validateControllerRevision(r *appsv1.ControllerRevision) field.ErrorList {
 		errs = append(errs, field.Required(field.NewPath("data"), "data is mandatory"))
 	}
 	return append(errs, check.NonNegative(r.Revision, field.NewPath("revision"))...)
+}
+
+// validateState wants the state to be an object. One that is stored already is not asked: older servers took any JSON.
+func validateState(r *appsv1.ControllerRevision) field.ErrorList {
+	if len(r.Data.Raw) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(r.Data.Raw, &map[string]any{}); err != nil {
+		return field.ErrorList{field.Invalid(field.NewPath("data"), r.Data, "error parsing data as JSON: "+err.Error())}
+	}
+	return nil
 }
 
 // controllerName is the controller of an object as `kubectl get` names it: "statefulset.apps/web".

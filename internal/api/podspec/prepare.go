@@ -274,9 +274,26 @@ func DropDisabledStatus(s, old *corev1.PodStatus) {
 	if old.VolumeHealth == nil {
 		s.VolumeHealth = nil
 	}
+	digests := false // feature ImageVolumeWithDigest
+	eachStatus(old, func(c *corev1.ContainerStatus) {
+		for _, m := range c.VolumeMounts {
+			digests = digests || m.VolumeStatus != nil
+		}
+	})
+	eachStatus(s, func(c *corev1.ContainerStatus) {
+		c.StopSignal = nil
+		for i := range c.VolumeMounts {
+			if !digests {
+				c.VolumeMounts[i].VolumeStatus = nil
+			}
+		}
+	})
+}
+
+func eachStatus(s *corev1.PodStatus, f func(*corev1.ContainerStatus)) {
 	for _, list := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses, s.EphemeralContainerStatuses} {
 		for i := range list {
-			list[i].StopSignal = nil
+			f(&list[i])
 		}
 	}
 }

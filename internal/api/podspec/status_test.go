@@ -81,3 +81,21 @@ func TestResize(t *testing.T) {
 		}
 	}
 }
+
+func TestStatusOfFeaturesThatAreOff(t *testing.T) {
+	status := func() *corev1.PodStatus {
+		return &corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{VolumeMounts: []corev1.VolumeMountStatus{
+			{Name: "v", VolumeStatus: &corev1.VolumeStatus{Image: &corev1.ImageVolumeStatus{ImageRef: "sha256:0"}}},
+		}}}}
+	}
+	s := status()
+	DropDisabledStatus(s, &corev1.PodStatus{})
+	if s.ContainerStatuses[0].VolumeMounts[0].VolumeStatus != nil {
+		t.Error("a new status kept the digest of an image volume")
+	}
+	s = status()
+	DropDisabledStatus(s, status())
+	if s.ContainerStatuses[0].VolumeMounts[0].VolumeStatus == nil {
+		t.Error("a status lost the digest that was there before")
+	}
+}
