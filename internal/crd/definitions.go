@@ -161,7 +161,7 @@ func (c *custom) definition(v *apiextensions.CustomResourceDefinitionVersion) *k
 	d := &kind.Definition{
 		Group: c.group, Version: v.Name, Kind: c.names.Kind, ListKind: c.names.ListKind,
 		Plural: c.names.Plural, Singular: c.names.Singular, ShortNames: c.names.ShortNames, Categories: c.names.Categories,
-		Verbs: kind.Standard, MustMatch: true, New: newTree,
+		Verbs: kind.Standard, MustMatch: true, AnyFinalizer: true, New: newTree,
 		Stored:        kind.Stored{Prefix: c.group + "/" + c.names.Plural, Version: c.storage, Encoding: kind.JSON},
 		Prune:         c.prune(it),
 		Default:       it.defaults,

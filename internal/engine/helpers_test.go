@@ -116,7 +116,7 @@ func newKinds() *kinds {
 		},
 	}
 	k.widgets = &kind.Definition{
-		Group: "example.com", Version: "v1", Kind: "Widget", Plural: "widgets", Scope: kind.Namespaced, Verbs: kind.Standard, Stored: kind.Stored{Prefix: "example.com/widgets", Encoding: kind.JSON},
+		Group: "example.com", Version: "v1", Kind: "Widget", AnyFinalizer: true, Plural: "widgets", Scope: kind.Namespaced, Verbs: kind.Standard, Stored: kind.Stored{Prefix: "example.com/widgets", Encoding: kind.JSON},
 		New:    func() object.Object { return &unstructured.Unstructured{Object: map[string]any{}} },
 		Prune:  func(object.Object, bool) ([]string, error) { return nil, nil },
 		Schema: func(string) (*patch.Schema, bool) { return patch.Schemaless(), true },

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/timonel/timonel/internal/codec"
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -63,13 +62,16 @@ func (e *Engine) validateUpdate(ctx context.Context, d *kind.Definition, view *k
 }
 
 // standardFinalizers are those that need no domain.
-var standardFinalizers = []string{"kubernetes", "customresourcecleanup.apiextensions.k8s.io", metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents}
+var standardFinalizers = []string{"kubernetes", metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents}
 
-// validateFinalizers wants finalizers of built-in kinds to be qualified names.
+// validateFinalizers wants finalizers of most built-in kinds to be qualified names.
 func validateFinalizers(d *kind.Definition, obj object.Object) field.ErrorList {
+	if d.AnyFinalizer {
+		return nil
+	}
 	var errs field.ErrorList
 	for i, f := range obj.GetFinalizers() {
-		if !strings.Contains(f, "/") && !slices.Contains(standardFinalizers, f) && !codec.IsTree(d) {
+		if !strings.Contains(f, "/") && !slices.Contains(standardFinalizers, f) {
 			errs = append(errs, field.Invalid(field.NewPath("metadata", "finalizers").Index(i), f, "name is neither a standard finalizer name nor is it fully qualified"))
 		}
 	}

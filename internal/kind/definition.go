@@ -185,6 +185,7 @@ type Definition struct {
 	ReturnsDeleted  bool // DELETE answers with the object, not with a Status
 	OrphanByDefault bool // dependents are orphaned when no propagationPolicy is given
 	Unowned         bool // never takes part in garbage collection (Event)
+	AnyFinalizer    bool // a finalizer needs no domain: the kind is not checked as those of the core are
 
 	// Expire is how long an object lives in storage; nil or 0: for ever.
 	Expire func(obj object.Object) time.Duration

@@ -17,7 +17,7 @@ import (
 func mutatingPolicy(o Options) *kind.Definition {
 	return &kind.Definition{
 		Group: group, Version: "v1", Kind: "MutatingAdmissionPolicy", Plural: "mutatingadmissionpolicies", Categories: categories,
-		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true,
+		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true, AnyFinalizer: true,
 		New: kind.Of[admissionv1.MutatingAdmissionPolicy](),
 		Default: kind.Default(func(p *admissionv1.MutatingAdmissionPolicy) {
 			if p.Spec.FailurePolicy == nil {
@@ -134,7 +134,7 @@ func checkMutation(m *admissionv1.Mutation, e *expressions, path *field.Path) fi
 func mutatingBinding() *kind.Definition {
 	return &kind.Definition{
 		Group: group, Version: "v1", Kind: "MutatingAdmissionPolicyBinding", Plural: "mutatingadmissionpolicybindings", Categories: categories,
-		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true,
+		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true, AnyFinalizer: true,
 		New:     kind.Of[admissionv1.MutatingAdmissionPolicyBinding](),
 		Default: kind.Default(func(b *admissionv1.MutatingAdmissionPolicyBinding) { defaultMatch(b.Spec.MatchResources) }),
 		Generation: kind.Changed(func(b, old *admissionv1.MutatingAdmissionPolicyBinding) bool {

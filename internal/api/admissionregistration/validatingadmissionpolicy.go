@@ -26,7 +26,7 @@ const (
 func validatingPolicy(o Options) *kind.Definition {
 	return &kind.Definition{
 		Group: group, Version: "v1", Kind: "ValidatingAdmissionPolicy", Plural: "validatingadmissionpolicies", Categories: categories,
-		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true,
+		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true, AnyFinalizer: true,
 		New: kind.Of[admissionv1.ValidatingAdmissionPolicy](),
 		Default: kind.Default(func(p *admissionv1.ValidatingAdmissionPolicy) {
 			if p.Spec.FailurePolicy == nil {
@@ -174,7 +174,7 @@ func validateValidatingStatus(p, _ *admissionv1.ValidatingAdmissionPolicy) field
 func validatingBinding() *kind.Definition {
 	return &kind.Definition{
 		Group: group, Version: "v1", Kind: "ValidatingAdmissionPolicyBinding", Plural: "validatingadmissionpolicybindings", Categories: categories,
-		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true,
+		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true, AnyFinalizer: true,
 		New:     kind.Of[admissionv1.ValidatingAdmissionPolicyBinding](),
 		Default: kind.Default(func(b *admissionv1.ValidatingAdmissionPolicyBinding) { defaultMatch(b.Spec.MatchResources) }),
 		Generation: kind.Changed(func(b, old *admissionv1.ValidatingAdmissionPolicyBinding) bool {

@@ -43,7 +43,7 @@ func validatingWebhooks(o Options) *kind.Definition {
 	}
 	return &kind.Definition{
 		Group: group, Version: "v1", Kind: "ValidatingWebhookConfiguration", Plural: "validatingwebhookconfigurations", Categories: categories,
-		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true,
+		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true, AnyFinalizer: true,
 		New: kind.Of[admissionv1.ValidatingWebhookConfiguration](),
 		Default: kind.Default(func(c *admissionv1.ValidatingWebhookConfiguration) {
 			for i := range c.Webhooks {
@@ -85,7 +85,7 @@ func mutatingWebhooks(o Options) *kind.Definition {
 	}
 	return &kind.Definition{
 		Group: group, Version: "v1", Kind: "MutatingWebhookConfiguration", Plural: "mutatingwebhookconfigurations", Categories: categories,
-		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true,
+		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true, AnyFinalizer: true,
 		New: kind.Of[admissionv1.MutatingWebhookConfiguration](),
 		Default: kind.Default(func(c *admissionv1.MutatingWebhookConfiguration) {
 			for i := range c.Webhooks {

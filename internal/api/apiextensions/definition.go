@@ -20,7 +20,7 @@ func customResourceDefinition(o Options) *kind.Definition {
 	return &kind.Definition{
 		Group: apiextensionsv1.GroupName, Version: "v1", Kind: "CustomResourceDefinition", Plural: "customresourcedefinitions",
 		ShortNames: []string{"crd", "crds"}, Categories: []string{"api-extensions"},
-		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true,
+		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true, AnyFinalizer: true,
 		Stored: kind.Stored{
 			Prefix: "apiextensions.k8s.io/customresourcedefinitions", Version: "v1beta1", Encoding: kind.JSON,
 			Shape: &kind.Shape{ToStored: toStored, New: newStored, FromStored: fromStored},

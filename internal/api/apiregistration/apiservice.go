@@ -28,7 +28,7 @@ func Definitions() []*kind.Definition {
 func apiService() *kind.Definition {
 	return &kind.Definition{
 		Group: apiregistrationv1.SchemeGroupVersion.Group, Version: "v1", Kind: "APIService", Plural: "apiservices", Categories: []string{"api-extensions"},
-		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true,
+		Scope: kind.Cluster, Verbs: kind.Standard, MustMatch: true, AnyFinalizer: true,
 		Stored:    kind.Stored{Prefix: "apiregistration.k8s.io/apiservices", Encoding: kind.JSON},
 		New:       kind.Of[apiregistrationv1.APIService](),
 		CheckName: check.SegmentName, // the form is that of the version and the group

@@ -32,7 +32,7 @@ func lease(coordinated bool) *kind.Definition {
 	}
 	return &kind.Definition{
 		Group: "coordination.k8s.io", Version: "v1", Kind: "Lease", Plural: "leases",
-		Scope: kind.Namespaced, Verbs: kind.Standard, CreateOnPut: true, MustMatch: true,
+		Scope: kind.Namespaced, Verbs: kind.Standard, CreateOnPut: true, MustMatch: true, AnyFinalizer: true,
 		New:           kind.Of[coordinationv1.Lease](),
 		PrepareCreate: kind.Prepare(func(l *coordinationv1.Lease) { drop(l, nil) }),
 		PrepareUpdate: kind.PrepareUpdate(drop),

@@ -123,9 +123,17 @@ func validateServiceCIDR(c *networkingv1.ServiceCIDR) field.ErrorList {
 
 // validateServiceCIDRUpdate lets a single-stack range get a second one, and nothing else.
 func validateServiceCIDRUpdate(c, old *networkingv1.ServiceCIDR) field.ErrorList {
-	cidrs := field.NewPath("spec", "cidrs")
-	if len(old.Spec.CIDRs) == 1 && len(c.Spec.CIDRs) == 2 && c.Spec.CIDRs[0] == old.Spec.CIDRs[0] {
-		return validateServiceCIDR(c)
+	cidrs, now, was := field.NewPath("spec", "cidrs"), c.Spec.CIDRs, old.Spec.CIDRs
+	grown := len(was) == 1 && len(now) == 2
+	if len(now) != len(was) && !grown {
+		return check.Immutable(now, was, cidrs)
 	}
-	return check.Immutable(c.Spec.CIDRs, old.Spec.CIDRs, cidrs)
+	var errs field.ErrorList
+	for i := range was {
+		errs = append(errs, check.Immutable(now[i], was[i], cidrs.Index(i))...)
+	}
+	if grown {
+		errs = append(errs, validateServiceCIDR(c)...)
+	}
+	return errs
 }
