@@ -125,15 +125,6 @@ func Immutable[T any](value, old T, path *field.Path) field.ErrorList {
 	return field.ErrorList{field.Invalid(path, quoted(value), TextImmutable)}
 }
 
-// Fixed wants the new value to be the old one, where the type of k8s.io/api declares it with the tag
-// +k8s:immutable: the answer does not quote the value.
-func Fixed[T any](value, old T, path *field.Path) field.ErrorList {
-	if equality.Semantic.DeepEqual(value, old) {
-		return nil
-	}
-	return field.ErrorList{field.Invalid(path, nil, TextImmutable)}
-}
-
 // quoted is a value as answers quote it: anything made of structs with Go names.
 func quoted(value any) any {
 	t := reflect.TypeOf(value)

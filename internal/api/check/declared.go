@@ -85,7 +85,7 @@ func Union(path *field.Path, members ...Member) field.ErrorList {
 	return validate.Union(context.Background(), operation.Operation{}, path, members, nil, validate.NewUnionMembership(names...), set...)
 }
 
-// Unchanged wants a field that a feature made immutable to be as it was; the answer does not repeat the value.
+// Unchanged wants a field to be as it was, like Immutable; the answer does not repeat the value.
 func Unchanged[T any](value, old T, path *field.Path) field.ErrorList {
 	if Equal(value, old) {
 		return nil

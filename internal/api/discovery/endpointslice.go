@@ -113,7 +113,7 @@ func sliceChanged(s, old *discoveryv1.EndpointSlice) bool {
 func validateSliceUpdate(s, old *discoveryv1.EndpointSlice) field.ErrorList {
 	return check.Join(
 		validateSlice(s, old),
-		check.Fixed(s.AddressType, old.AddressType, field.NewPath(addressTypeKey)),
+		check.Unchanged(s.AddressType, old.AddressType, field.NewPath(addressTypeKey)),
 		countAddresses(s.Endpoints),
 	)
 }

@@ -63,7 +63,7 @@ func validateIPAddress(a *networkingv1.IPAddress) field.ErrorList {
 }
 
 func validateIPAddressUpdate(a, old *networkingv1.IPAddress) field.ErrorList {
-	return check.Fixed(a.Spec.ParentRef, old.Spec.ParentRef, field.NewPath("spec", "parentRef"))
+	return check.Unchanged(a.Spec.ParentRef, old.Spec.ParentRef, field.NewPath("spec", "parentRef"))
 }
 
 func parentCell(a *networkingv1.IPAddress) any {

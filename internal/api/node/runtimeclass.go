@@ -66,5 +66,5 @@ func validateScheduling(s *nodev1.Scheduling, path *field.Path) field.ErrorList 
 }
 
 func validateRuntimeClassUpdate(c, old *nodev1.RuntimeClass) field.ErrorList {
-	return append(validateRuntimeClass(c), check.Fixed(c.Handler, old.Handler, field.NewPath("handler"))...)
+	return append(validateRuntimeClass(c), check.Unchanged(c.Handler, old.Handler, field.NewPath("handler"))...)
 }

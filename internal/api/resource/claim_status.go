@@ -26,8 +26,7 @@ func validateClaimStatus(r, old *resourcev1.ResourceClaim) field.ErrorList {
 
 func checkReserved(r, old *resourcev1.ResourceClaim, path *field.Path) field.ErrorList {
 	s := &r.Status
-	errs := tooMany(len(s.ReservedFor), resourcev1.ResourceClaimReservedForMaxSize, path)
-	errs = append(errs, twice(s.ReservedFor, func(c resourcev1.ResourceClaimConsumerReference) string { return string(c.UID) }, path)...)
+	errs := check.Keyed(s.ReservedFor, resourcev1.ResourceClaimReservedForMaxSize, func(c *resourcev1.ResourceClaimConsumerReference) string { return string(c.UID) }, path)
 	for i, c := range s.ReservedFor {
 		at := path.Index(i)
 		errs = append(errs, check.Form(c.APIGroup, at.Child("apiGroup"), check.Subdomain)...)

@@ -14,9 +14,8 @@ import (
 // claim checks what a claim asks for.
 func (c checker) claim(d *resourcev1.DeviceClaim, path *field.Path) field.ErrorList {
 	requests := path.Child("requests")
-	errs := tooMany(len(d.Requests), resourcev1.DeviceRequestsMaxSize, requests)
+	errs := check.Keyed(d.Requests, resourcev1.DeviceRequestsMaxSize, func(r *resourcev1.DeviceRequest) string { return r.Name }, requests)
 	names := requestNames(d)
-	errs = append(errs, twice(d.Requests, func(r resourcev1.DeviceRequest) string { return r.Name }, requests)...)
 	for i := range d.Requests {
 		errs = append(errs, c.request(&d.Requests[i], requests.Index(i))...)
 	}
@@ -79,8 +78,7 @@ func (c checker) request(r *resourcev1.DeviceRequest, path *field.Path) field.Er
 		return append(errs, c.ask(ask{e.DeviceClassName, e.Selectors, e.AllocationMode, e.Count, e.Tolerations, e.Capacity}, at)...)
 	}
 	list := path.Child("firstAvailable")
-	errs = append(errs, tooMany(len(r.FirstAvailable), resourcev1.FirstAvailableDeviceRequestMaxSize, list)...)
-	errs = append(errs, twice(r.FirstAvailable, func(s resourcev1.DeviceSubRequest) string { return s.Name }, list)...)
+	errs = append(errs, check.Keyed(r.FirstAvailable, resourcev1.FirstAvailableDeviceRequestMaxSize, func(s *resourcev1.DeviceSubRequest) string { return s.Name }, list)...)
 	for i := range r.FirstAvailable {
 		s, at := &r.FirstAvailable[i], list.Index(i)
 		errs = append(errs, check.Each(at.Child("name"), s.Name, check.Label(s.Name))...)

@@ -102,19 +102,6 @@ func driverName(name string, path *field.Path) field.ErrorList {
 	return append(errs, check.Spelled(name, path, validate.LongNameCaseless)...)
 }
 
-// twice reports elements whose key an earlier one has. Parity: answers quote the whole element, at its own place.
-func twice[T any, K comparable](list []T, key func(T) K, path *field.Path) field.ErrorList {
-	errs := check.Once(list, key, path.Index)
-	for _, e := range errs {
-		for i := range list {
-			if e.Field == path.Index(i).String() {
-				e.BadValue = list[i]
-			}
-		}
-	}
-	return errs
-}
-
 // tooMany wants no more than max entries.
 func tooMany(n, max int, path *field.Path) field.ErrorList {
 	if n > max {

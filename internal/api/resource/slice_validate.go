@@ -73,8 +73,7 @@ func trueOnly(b *bool, path *field.Path) field.ErrorList {
 }
 
 func checkCounterSets(sets []resourcev1.CounterSet, path *field.Path) field.ErrorList {
-	errs := tooMany(len(sets), resourcev1.ResourceSliceMaxCounterSets, path)
-	errs = append(errs, twice(sets, func(s resourcev1.CounterSet) string { return s.Name }, path)...)
+	errs := check.Keyed(sets, resourcev1.ResourceSliceMaxCounterSets, func(s *resourcev1.CounterSet) string { return s.Name }, path)
 	for i, s := range sets {
 		errs = append(errs, check.RequiredForm(s.Name, path.Index(i).Child("name"), check.Label)...)
 		errs = append(errs, checkCounters(s.Counters, resourcev1.ResourceSliceMaxCountersPerCounterSet, path.Index(i).Child("counters"))...)
@@ -128,8 +127,7 @@ func checkDevice(d *resourcev1.Device, placed bool, path *field.Path) field.Erro
 		errs = append(errs, taint(&d.Taints[i], taints.Index(i))...)
 	}
 	consumes := path.Child("consumesCounters")
-	errs = append(errs, tooMany(len(d.ConsumesCounters), resourcev1.ResourceSliceMaxDeviceCounterConsumptionsPerDevice, consumes)...)
-	errs = append(errs, twice(d.ConsumesCounters, func(c resourcev1.DeviceCounterConsumption) string { return c.CounterSet }, consumes)...)
+	errs = append(errs, check.Keyed(d.ConsumesCounters, resourcev1.ResourceSliceMaxDeviceCounterConsumptionsPerDevice, func(c *resourcev1.DeviceCounterConsumption) string { return c.CounterSet }, consumes)...)
 	for i, c := range d.ConsumesCounters {
 		errs = append(errs, check.RequiredForm(c.CounterSet, consumes.Index(i).Child("counterSet"), check.Label)...)
 		errs = append(errs, checkCounters(c.Counters, resourcev1.ResourceSliceMaxCountersPerDeviceCounterConsumption, consumes.Index(i).Child("counters"))...)

@@ -116,8 +116,8 @@ func checkTopologyValues(values []string, path *field.Path) field.ErrorList {
 
 func validateStorageClassUpdate(c, old *storagev1.StorageClass) field.ErrorList {
 	errs := validateStorageClass(c)
-	errs = append(errs, check.Fixed(c.Provisioner, old.Provisioner, field.NewPath("provisioner"))...)
-	errs = append(errs, check.Fixed(c.Parameters, old.Parameters, field.NewPath("parameters"))...)
-	errs = append(errs, check.Fixed(c.ReclaimPolicy, old.ReclaimPolicy, field.NewPath("reclaimPolicy"))...)
-	return append(errs, check.Fixed(c.VolumeBindingMode, old.VolumeBindingMode, field.NewPath("volumeBindingMode"))...)
+	errs = append(errs, check.Unchanged(c.Provisioner, old.Provisioner, field.NewPath("provisioner"))...)
+	errs = append(errs, check.Unchanged(c.Parameters, old.Parameters, field.NewPath("parameters"))...)
+	errs = append(errs, check.Unchanged(c.ReclaimPolicy, old.ReclaimPolicy, field.NewPath("reclaimPolicy"))...)
+	return append(errs, check.Unchanged(c.VolumeBindingMode, old.VolumeBindingMode, field.NewPath("volumeBindingMode"))...)
 }

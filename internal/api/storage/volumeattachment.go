@@ -29,7 +29,7 @@ func volumeAttachment() *kind.Definition {
 		PrepareUpdate: kind.PrepareUpdate(func(a, old *storagev1.VolumeAttachment) { a.Status = old.Status }),
 		Validate:      kind.Validate(validateNewAttachment),
 		ValidateUpdate: kind.ValidateUpdate(func(a, old *storagev1.VolumeAttachment) field.ErrorList {
-			return append(validateAttachment(a), check.Fixed(a.Spec, old.Spec, field.NewPath("spec"))...)
+			return append(validateAttachment(a), check.Unchanged(a.Spec, old.Spec, field.NewPath("spec"))...)
 		}),
 		ReturnsDeleted: true,
 		Columns: kind.Columns{
