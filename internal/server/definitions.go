@@ -25,7 +25,7 @@ func (s *Server) definitions(authorizer authz.Authorizer, tokens authentication.
 		AllowPrivileged: s.AllowPrivileged,
 		EventTTL:        s.EventTTL,
 	}, Gates: s.gates}
-	o.Extensions.CheckRules, o.Extensions.CheckDefaults = rules.Check, schema.CheckDefaults
+	o.Extensions.CheckRules, o.Extensions.CheckDefaults, o.Extensions.Warnings = rules.Check, schema.CheckDefaults, schema.Warnings
 	o.Admission.Checker = policy.Checker
 	o.Devices.CheckSelector, o.Devices.TooComplex = device.Check, device.ErrTooDear
 	if s.Credentials.signer != nil {

@@ -18,6 +18,8 @@ type Options struct {
 	CheckRules func(root *apiextensionsv1.JSONSchemaProps, path *field.Path) field.ErrorList
 	// CheckDefaults reports what is wrong with the defaults in a structural schema whose root is at path. nil: they are stored as they are.
 	CheckDefaults func(root *apiextensionsv1.JSONSchemaProps, path *field.Path) field.ErrorList
+	// Warnings says what the author of a schema should know. nil: nothing.
+	Warnings func(root *apiextensionsv1.JSONSchemaProps) []string
 }
 
 // Definitions lists the kinds of the group.

@@ -40,6 +40,7 @@ func customResourceDefinition(o Options) *kind.Definition {
 		}),
 		Validate:       kind.Validate(v.validate),
 		ValidateUpdate: kind.ValidateUpdate(v.validateUpdate),
+		Warnings:       kind.Warn(v.warn),
 		BeginDelete:    beginDelete,
 		Columns: kind.Columns{
 			{Name: "Scope", Description: "Cluster/Namespaced", Of: kind.Cell(func(d *apiextensionsv1.CustomResourceDefinition) any { return string(d.Spec.Scope) })},

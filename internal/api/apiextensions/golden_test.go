@@ -8,5 +8,5 @@ import (
 )
 
 func TestGolden(t *testing.T) {
-	apitest.Golden(t, Definitions(Options{CheckDefaults: schema.CheckDefaults})...)
+	apitest.Golden(t, Definitions(Options{CheckDefaults: schema.CheckDefaults, Warnings: schema.Warnings})...)
 }

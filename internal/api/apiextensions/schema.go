@@ -44,6 +44,19 @@ func (v validator) schema(s *apiextensionsv1.CustomResourceValidation, status bo
 	return errs
 }
 
+func (v validator) warn(d, _ *apiextensionsv1.CustomResourceDefinition) []string {
+	if v.Warnings == nil {
+		return nil
+	}
+	var texts []string
+	for i := range d.Spec.Versions {
+		if s := d.Spec.Versions[i].Schema; s != nil && s.OpenAPIV3Schema != nil {
+			texts = append(texts, v.Warnings(s.OpenAPIV3Schema)...)
+		}
+	}
+	return texts
+}
+
 func checkRootFields(root *apiextensionsv1.JSONSchemaProps, path *field.Path) field.ErrorList {
 	if root.Type != "" && root.Type != "object" {
 		return field.ErrorList{field.Invalid(path.Child("type"), root.Type, `only "object" is allowed as the type at the root of the schema if the status subresource is enabled`)}

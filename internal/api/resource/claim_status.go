@@ -9,6 +9,7 @@ import (
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 )
 
 // validateClaimStatus checks who got a claim and which devices it got, against the claim and against the status before.
@@ -65,7 +66,7 @@ func checkAllocation(r *resourcev1.ResourceClaim, path *field.Path) field.ErrorL
 		if !names[d.Request] {
 			errs = append(errs, field.Invalid(at.Child("request"), d.Request, "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"))
 		}
-		errs = append(errs, driverName(d.Driver, at.Child("driver"))...)
+		errs = append(errs, declaredDriver(d.Driver, at.Child("driver"))...)
 		errs = append(errs, poolName(d.Pool, at.Child("pool"))...)
 		errs = append(errs, check.Each(at.Child("device"), d.Device, check.Label(d.Device))...)
 		errs = append(errs, tooMany(len(d.BindingConditions), resourcev1.BindingConditionsMaxSize, at.Child("bindingConditions"))...)
@@ -89,15 +90,10 @@ func checkAllocation(r *resourcev1.ResourceClaim, path *field.Path) field.ErrorL
 }
 
 func checkDeviceStatus(r *resourcev1.ResourceClaim, path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	seen := map[string]bool{}
-	for i := range r.Status.Devices {
-		d, at := &r.Status.Devices[i], path.Index(i)
-		if id := deviceID(d); seen[id] && d.ShareID == nil {
-			errs = append(errs, field.Duplicate(at, id))
-		} else {
-			seen[id] = true
-		}
+	devices := r.Status.Devices
+	errs := check.Keyed(devices, len(devices), func(d *resourcev1.AllocatedDeviceStatus) string { return deviceID(d) + "/" + ptr.Deref(d.ShareID, "") }, path)
+	for i := range devices {
+		d, at := &devices[i], path.Index(i)
 		if r.Status.Allocation == nil || !allocated(r.Status.Allocation, d) {
 			errs = append(errs, field.Invalid(at, deviceID(d), "must be an allocated device in the claim"))
 		}

@@ -102,6 +102,13 @@ func driverName(name string, path *field.Path) field.ErrorList {
 	return append(errs, check.Spelled(name, path, validate.LongNameCaseless)...)
 }
 
+// declaredDriver is driverName where k8s.io/api declares it with tags, which count characters.
+func declaredDriver(name string, path *field.Path) field.ErrorList {
+	return append(
+		check.RequiredSpelled(name, path, validate.LongNameCaseless),
+		check.Spelled(name, path, check.Bounded(validate.MaxLength[string], resourcev1.DriverNameMaxLength))...)
+}
+
 // tooMany wants no more than max entries.
 func tooMany(n, max int, path *field.Path) field.ErrorList {
 	if n > max {
@@ -151,7 +158,7 @@ func configuration(o *resourcev1.OpaqueDeviceConfiguration, path *field.Path) fi
 		return field.ErrorList{field.Required(path.Child("opaque"), "")}
 	}
 	at := path.Child("opaque")
-	errs := driverName(o.Driver, at.Child("driver"))
+	errs := declaredDriver(o.Driver, at.Child("driver"))
 	return append(errs, rawObject(o.Parameters.Raw, true, resourcev1.OpaqueParametersMaxLength, at.Child("parameters"))...)
 }
 

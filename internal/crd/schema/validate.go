@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	openapierrors "k8s.io/kube-openapi/pkg/validation/errors"
 	"k8s.io/kube-openapi/pkg/validation/spec"
@@ -20,13 +19,6 @@ import (
 type validator struct {
 	object, status *validate.SchemaValidator
 }
-
-// knownFormats are those that are checked; others are remarks ("Extend your API: formats").
-var knownFormats = sets.New(
-	"bsonobjectid", "uri", "email", "hostname", "ipv4", "ipv6", "cidr", "mac", "uuid", "uuid3", "uuid4", "uuid5", "isbn", "isbn10", "isbn13",
-	"creditcard", "ssn", "hexcolor", "rgbcolor", "byte", "password", "date", "duration", "datetime", "date-time", "int32", "int64", "float", "double",
-	"k8s-short-name", "k8s-long-name",
-)
 
 func newValidator(props *apiextensions.JSONSchemaProps) (*validator, error) {
 	s, err := openAPI(props)
@@ -46,7 +38,7 @@ func adapt(s *spec.Schema) {
 	if is, _ := s.Extensions["x-kubernetes-int-or-string"].(bool); is {
 		s.Type = spec.StringOrArray{"integer", "string"}
 	}
-	if s.Format != "" && !knownFormats.Has(strings.ReplaceAll(s.Format, "_", "-")) {
+	if s.Format != "" && !known(s.Format) {
 		s.Format = ""
 	}
 	s.Default = nil
