@@ -1,8 +1,11 @@
 package handover_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"maps"
+	"strings"
 	"testing"
 
 	"github.com/timonel/timonel/internal/api"
@@ -101,5 +104,40 @@ func TestFindings(t *testing.T) {
 	}
 	if now, _ := store.Now(t.Context()); now != before {
 		t.Errorf("the check wrote: revision %d, was %d", now, before)
+	}
+}
+
+// masked encrypts badly, and has lost the key of one value.
+type masked struct{}
+
+func (masked) ToStore(_ context.Context, _ string, value []byte) ([]byte, error) {
+	return append([]byte("k8s:enc:masked:v1:a:"), value...), nil
+}
+
+func (masked) FromStore(_ context.Context, key string, stored []byte) ([]byte, error) {
+	value, ok := bytes.CutPrefix(stored, []byte("k8s:enc:masked:v1:a:"))
+	if !ok || strings.HasSuffix(key, "/lost") {
+		return nil, errors.New("no key")
+	}
+	return value, nil
+}
+
+func (masked) Stale(string, []byte) bool { return false }
+func (masked) Leaves(string) bool        { return false }
+
+// TestEncrypted reads what is encrypted when the keys are at hand, and says where they are not.
+func TestEncrypted(t *testing.T) {
+	store := storage.Transform(storagetest.NewMemory(), masked{})
+	for _, name := range []string{"fine", "lost"} {
+		value := stored(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: name}})
+		if _, err := store.Commit(t.Context(), storage.Txn{Then: []storage.Op{{Key: "/registry/configmaps/a/" + name, Value: value}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var found []handover.Finding
+	sum, err := handover.Check(t.Context(), store, "/registry", api.Groups(api.Options{}), func(f handover.Finding) { found = append(found, f) })
+	if err != nil || sum.Same != 1 || len(found) != 1 || found[0].Key != "/registry/configmaps/a/lost" ||
+		!errors.Is(found[0].Err, handover.ErrEncrypted) || !strings.Contains(found[0].Err.Error(), "no key") {
+		t.Errorf("found %+v, %+v, %v", found, sum, err)
 	}
 }
