@@ -259,11 +259,9 @@ func TestEncryptionReloads(t *testing.T) {
 		return err
 	})
 	s.checkSecret("a", "hunter2")
-	for e := range w.ResultChan() {
-		if status, ok := e.Object.(*metav1.Status); e.Type != watch.Error || !ok || status.Code != http.StatusGone {
-			t.Errorf("watch: %+v", e)
-		}
-		break
+	e := <-w.ResultChan()
+	if status, ok := e.Object.(*metav1.Status); e.Type != watch.Error || !ok || status.Code != http.StatusGone {
+		t.Errorf("watch: %+v", e)
 	}
 	s.replaceSecrets()
 	checkStored(t, etcd, "/registry/secrets/default/a", "k8s:enc:aesgcm:v1:key2:", "hunter2")

@@ -21,7 +21,6 @@ import (
 func (r *running) checkServers(want ...string) {
 	r.t.Helper()
 	eventually(r.t, func() error {
-		//nolint:staticcheck // clients of the old form are still served
 		endpoints, err := r.CoreV1().Endpoints("default").Get(context.Background(), "kubernetes", metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -161,7 +160,6 @@ func TestPeersOtherModes(t *testing.T) {
 	}
 	config.APIServerCount = 2
 	none := start(byNone, "10.1.1.9")
-	//nolint:staticcheck // clients of the old form are still served
 	if _, err := none.CoreV1().Endpoints("default").Get(t.Context(), "kubernetes", metav1.GetOptions{}); err == nil {
 		t.Error("mode none made endpoints")
 	}
