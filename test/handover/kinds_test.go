@@ -55,6 +55,47 @@ kind: StorageVersionMigration
 metadata: {name: s, uid: u-3, generation: 1, creationTimestamp: "2026-01-02T03:04:05Z"}
 spec: {resource: {group: apps, resource: deployments}}
 status: {resourceVersion: "7", conditions: [{type: Running, status: "True", reason: R, lastTransitionTime: "2026-01-02T03:04:05Z"}]}
+`, `
+apiVersion: scheduling.k8s.io/v1beta1
+kind: Workload
+metadata: {name: w, namespace: n, uid: u-4}
+spec: {controllerRef: {apiGroup: batch, kind: Job, name: j}, podGroupTemplates: [{name: p, schedulingPolicy: {gang: {minCount: 2}}}]}
+`, `
+apiVersion: scheduling.k8s.io/v1beta1
+kind: PodGroup
+metadata: {name: p, namespace: n, uid: u-5}
+spec: {schedulingPolicy: {basic: {}}, priorityClassName: c, priority: 3}
+`, `
+apiVersion: scheduling.k8s.io/v1alpha3
+kind: CompositePodGroup
+metadata: {name: p, namespace: n, uid: u-6}
+spec: {schedulingPolicy: {basic: {}}, priority: 3}
+`, `
+apiVersion: lifecycle.k8s.io/v1alpha1
+kind: Eviction
+metadata: {name: e, namespace: n, uid: u-7}
+spec: {target: {pod: {name: p, uid: u}}}
+`, `
+apiVersion: lifecycle.k8s.io/v1alpha1
+kind: EvictionRequest
+metadata: {name: e, namespace: n, uid: u-8}
+spec: {target: {pod: {name: p, uid: u}}, requester: r.example.com}
+`, `
+apiVersion: coordination.k8s.io/v1beta1
+kind: LeaseCandidate
+metadata: {name: l, namespace: n, uid: u-9}
+spec: {leaseName: l, binaryVersion: 1.37.0, emulationVersion: 1.37.0, strategy: OldestEmulationVersion, renewTime: "2026-01-02T03:04:05.000006Z"}
+`, `
+apiVersion: resource.k8s.io/v1alpha3
+kind: ResourcePoolStatusRequest
+metadata: {name: r, uid: u-10}
+spec: {driver: d.example.com, poolName: p, limit: 7}
+`, `
+apiVersion: internal.apiserver.k8s.io/v1alpha1
+kind: StorageVersion
+metadata: {name: apps.deployments, uid: u-11}
+spec: {}
+status: {commonEncodingVersion: apps/v1, storageVersions: [{apiServerID: a, encodingVersion: apps/v1, decodableVersions: [apps/v1], servedVersions: [apps/v1]}]}
 `}
 
 // TestEveryKind: the bytes of each kind that is stored are held: by the recording, or by testdata/unrecorded.txt. The law in
