@@ -44,13 +44,18 @@ func (r *Request) IsResource() bool { return r.Resource != "" }
 // streams have no deadline.
 func (r *Request) LongRunning() bool {
 	switch {
-	case r.Verb == "watch":
+	case r.Verb == "watch", r.Verb == "proxy", r.Subresource == "log":
 		return true
-	case r.Subresource == "log":
-		return true
+	case !r.IsResource():
+		return strings.HasPrefix(r.Path, "/debug/pprof/") // profiles take as long as was asked for
+	case r.Definition == nil: // whoever serves it, such names are those of streams
+		return streams[r.Subresource]
 	}
 	return r.Sub != nil && r.Sub.Connect
 }
+
+// streams are the subresources that stay open, by the names that kube-apiserver goes by.
+var streams = map[string]bool{"attach": true, "exec": true, "proxy": true, "log": true, "portforward": true}
 
 // Locate reads method, path and query. It never fails: see Request.Problem.
 func Locate(catalog *kind.Catalog, method, path string, query url.Values) Request {

@@ -192,7 +192,8 @@ func TestLongRunning(t *testing.T) {
 	for path, want := range map[string]bool{
 		"/api/v1/pods?watch=1": true, "/api/v1/watch/pods": true, "/api/v1/pods": false, "/healthz": false,
 		"/api/v1/namespaces/a/pods/p/log": true, "/api/v1/namespaces/a/pods/p/exec": true, "/api/v1/nodes/n/proxy": true,
-		"/api/v1/namespaces/a/pods/p/status": false,
+		"/api/v1/namespaces/a/pods/p/status": false, "/debug/pprof/profile": true, "/debug/flags": false,
+		"/apis/elsewhere.io/v1/namespaces/a/things/x/exec": true, "/apis/elsewhere.io/v1/namespaces/a/things/x/status": false,
 	} {
 		u, _ := url.Parse(path)
 		r := Locate(c, http.MethodGet, u.Path, u.Query())
