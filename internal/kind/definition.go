@@ -286,6 +286,8 @@ type View struct {
 	// ResetFields are paths (dotted) that a write through this door never owns,
 	// e.g. "spec", "metadata" for a status.
 	ResetFields []string
+	// OwnsOnly are, instead, the paths that alone can be owned through this door; "*" stands for any item or key.
+	OwnsOnly []string
 	// Finish reports that the update removed the last reason to stay of an object
 	// that is being deleted (namespaces/finalize).
 	Finish func(obj object.Object) bool

@@ -73,6 +73,12 @@ func Status[P object.Object](prepare func(obj, old P), validate func(obj, old P)
 	return &Subresource{Verbs: ReadWrite, View: v}
 }
 
+// Resetting adds fields, besides spec, that the subresource takes back from who writes them, and so are not owned through it.
+func (s *Subresource) Resetting(paths ...string) *Subresource {
+	s.View.ResetFields = append(s.View.ResetFields, paths...)
+	return s
+}
+
 // StatusOnly is Status for the kinds whose metadata, too, a status write may not change, besides
 // the managed fields.
 func StatusOnly[P object.Object](prepare func(obj, old P), validate func(obj, old P) field.ErrorList) *Subresource {

@@ -13,6 +13,7 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
+	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -332,4 +333,42 @@ func FuzzEditor(f *testing.F) {
 			t.Fatalf("got  %s\nwant %s", owners(next), owners(want))
 		}
 	})
+}
+
+// TestOwnsOnly: through a door that changes one thing, nothing else is owned, whatever was applied.
+func TestOwnsOnly(t *testing.T) {
+	resize := NewOwnership(OwnershipOptions{
+		Kind: corev1.SchemeGroupVersion.WithKind("Pod"), Subresource: "resize", New: func() object.Object { return &corev1.Pod{} },
+		Filter: Only([]string{"spec.containers.*.resources", "spec.resources"}),
+	})
+	live := examplePod()
+	live.UID = "u"
+	live.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "creator", Operation: "Update", APIVersion: "v1", FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:spec":{"f:nodeName":{}}}`)}}
+	applied := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": live.Name, "labels": map[string]any{"a": "b"}},
+		"spec": map[string]any{"containers": []any{map[string]any{"name": "web", "image": live.Spec.Containers[0].Image, "resources": map[string]any{"limits": map[string]any{"cpu": "2"}}}}},
+	}}
+	made, err := resize.Apply(live, applied, "autoscaler", true, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"f:spec":{"f:containers":{"k:{\"name\":\"web\"}":{".":{},"f:resources":{"f:limits":{"f:cpu":{}}}}}}}`
+	for _, e := range made.GetManagedFields() {
+		if got := e.FieldsV1.GetRawString(); e.Manager == "autoscaler" && (got != want || e.Subresource != "resize") {
+			t.Errorf("owns %s", got)
+		}
+	}
+	if len(made.GetManagedFields()) != 2 {
+		t.Errorf("got %s", dump(made.GetManagedFields()))
+	}
+	next := object.Copy(live)
+	next.Spec.Containers[0].Resources.Limits["cpu"] = apiresource.MustParse("3")
+	next.Labels["x"] = "y"
+	want = strings.Replace(want, `".":{},`, "", 1)
+	resize.Update(live, next, "autoscaler", now)
+	for _, e := range next.GetManagedFields() {
+		if got := e.FieldsV1.GetRawString(); e.Manager == "autoscaler" && got != want {
+			t.Errorf("after an update owns %s", got)
+		}
+	}
 }

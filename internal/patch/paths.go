@@ -1,5 +1,11 @@
 package patch
 
+import (
+	"strings"
+
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+)
+
 // pathsOf are the paths that a configuration sets, which must be valid: leaves,
 // keys of maps, items of lists, and what is empty or null. ok is false if items of a list are called the same.
 func pathsOf(t *typ, tree map[string]any, reset *resetTree) (paths []change, ok bool) {
@@ -128,4 +134,21 @@ func isOwned(owners []change, element string, declared bool) (below []change, ow
 		return nil, false
 	}
 	return owners[at].below, owners[at].mark == gained || declared
+}
+
+// Only is a filter that lets fields be owned that are at some dotted paths, and below them; "*" stands for any item or key.
+func Only(paths []string) fieldpath.Filter {
+	matchers := make([]*fieldpath.SetMatcher, len(paths))
+	for i, path := range paths {
+		var parts []any
+		for name := range strings.SplitSeq(path, ".") {
+			if name == "*" {
+				parts = append(parts, fieldpath.MatchAnyPathElement())
+				continue
+			}
+			parts = append(parts, name)
+		}
+		matchers[i] = fieldpath.MakePrefixMatcherOrDie(parts...)
+	}
+	return fieldpath.NewIncludeMatcherFilter(matchers...)
 }

@@ -61,7 +61,7 @@ func deployment(rules podspec.Rules) *kind.Definition {
 				return selector.String()
 			})})...),
 		Subresources: map[string]*kind.Subresource{
-			"status": kind.Status(func(d, old *appsv1.Deployment) { d.Spec, d.Labels = old.Spec, old.Labels }, validateDeploymentStatus),
+			"status": kind.Status(func(d, old *appsv1.Deployment) { d.Spec, d.Labels = old.Spec, old.Labels }, validateDeploymentStatus).Resetting("metadata.labels"),
 			"scale": scale(
 				func(d *appsv1.Deployment) (int32, int32, *metav1.LabelSelector) {
 					return ptr.Deref(d.Spec.Replicas, 0), d.Status.Replicas, d.Spec.Selector

@@ -37,18 +37,21 @@ func pod(o Options) *kind.Definition {
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.Status(preparePodStatus, func(p, old *corev1.Pod) field.ErrorList {
 				return podspec.ValidatePodStatusUpdate(p, old, rules)
-			}),
+			}).Resetting("metadata.ownerReferences"),
 			"ephemeralcontainers": {Verbs: kind.ReadWrite, View: &kind.View{
-				Prepare:     kind.PrepareUpdate(prepareEphemeralContainers),
-				Validate:    kind.ValidateUpdate(func(p, old *corev1.Pod) field.ErrorList { return podspec.ValidateEphemeralUpdate(p, old, rules) }),
-				Warnings:    kind.Warn(podspec.WarnPod),
-				ResetFields: []string{"status"},
+				Prepare:  kind.PrepareUpdate(prepareEphemeralContainers),
+				Validate: kind.ValidateUpdate(func(p, old *corev1.Pod) field.ErrorList { return podspec.ValidateEphemeralUpdate(p, old, rules) }),
+				Warnings: kind.Warn(podspec.WarnPod),
+				OwnsOnly: []string{"spec.ephemeralContainers"},
 			}},
 			"resize": {Verbs: kind.ReadWrite, View: &kind.View{
-				Prepare:     kind.PrepareUpdate(podspec.PrepareResize),
-				Validate:    kind.ValidateUpdate(func(p, old *corev1.Pod) field.ErrorList { return podspec.ValidateResize(p, old, rules) }),
-				Warnings:    kind.Warn(podspec.WarnPod),
-				ResetFields: []string{"status"},
+				Prepare:  kind.PrepareUpdate(podspec.PrepareResize),
+				Validate: kind.ValidateUpdate(func(p, old *corev1.Pod) field.ErrorList { return podspec.ValidateResize(p, old, rules) }),
+				Warnings: kind.Warn(podspec.WarnPod),
+				OwnsOnly: []string{
+					"spec.containers.*.resources", "spec.containers.*.resizePolicy",
+					"spec.initContainers.*.resources", "spec.initContainers.*.resizePolicy", "spec.resources",
+				},
 			}},
 			"binding": {
 				Kind: corev1.SchemeGroupVersion.WithKind("Binding"), New: kind.Of[corev1.Binding](),
