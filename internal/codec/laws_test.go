@@ -330,7 +330,7 @@ func TestSame(t *testing.T) {
 
 // FuzzMembers: on JSON that encoding/json accepts, the scanner finds the same members; on anything it does no harm.
 func FuzzMembers(f *testing.F) {
-	for _, seed := range []string{`{}`, `{"a":1}`, ` { "a" : [ {"b":"}"} ] , "c" : "\"" } `, `{"a\u0062":null,"":{}}`, `{"a":1,}`, `{"a" 1}`, `{"metadata":{"resourceVersion":"1"}}`, `{"a":tru`} {
+	for _, seed := range []string{`{}`, `{"a":1}`, ` { "a" : [ {"b":"}"} ] , "c" : "\"" } `, `{"a\u0062":null,"":{}}`, `{"a":1,}`, `{"a" 1}`, `{"metadata":{"resourceVersion":"1"}}`, `{"a":tru`, "{\"\xdd\":\"\"}"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, doc []byte) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/storage"
@@ -154,7 +155,7 @@ func members(doc []byte, visit func(key string, keyStart, valueStart, valueEnd i
 			return errNotJSON
 		}
 		key := string(doc[keyStart+1 : keyEnd-1])
-		if strings.IndexByte(key, '\\') >= 0 {
+		if strings.IndexByte(key, '\\') >= 0 || !utf8.ValidString(key) {
 			if err := json.Unmarshal(doc[keyStart:keyEnd], &key); err != nil {
 				return err
 			}
