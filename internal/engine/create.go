@@ -247,6 +247,9 @@ func (e *Engine) storeNew(ctx context.Context, c *Call, d *kind.Definition, obj 
 	}
 	c.Trace.Enter(trace.Commit)
 	revision, err := e.Store.Commit(ctx, txn)
+	if c.forgetOwners(err, obj) {
+		return e.storeNew(ctx, c, d, obj, dry)
+	}
 	if err != nil {
 		return item, e.createError(err, d, c.Namespace, obj.GetName(), key, companions)
 	}

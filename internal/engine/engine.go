@@ -129,6 +129,7 @@ type Call struct {
 	Strictness      codec.Strictness
 	Trace           *trace.Record // may be nil
 
+	applies  bool // it is server-side apply
 	warnings []string
 	// MayCreate reports whether the caller may create what an update or apply did not find.
 	MayCreate func(ctx context.Context) error

@@ -35,7 +35,7 @@ func (e *Engine) storageError(err error, d *kind.Definition, name string) error 
 	case errors.Is(err, storage.ErrTransform):
 		return apierrors.NewInternalError(err)
 	case errors.Is(err, storage.ErrTooLarge):
-		return apierrors.NewRequestEntityTooLargeError(err.Error())
+		return plain("etcdserver: request is too large") // Parity: no 413, which is about the body of a request
 	case errors.Is(err, storage.ErrFull):
 		full := apierrors.NewInternalError(fmt.Errorf("etcdserver: mvcc: database space exceeded: %w", err))
 		full.ErrStatus.Details.RetryAfterSeconds = retryAfter

@@ -1,10 +1,13 @@
 package engine
 
 import (
+	"errors"
+
 	"github.com/timonel/timonel/internal/codec"
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	"github.com/timonel/timonel/internal/patch"
+	"github.com/timonel/timonel/internal/storage"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -40,6 +43,16 @@ func (e *Engine) owners(c *Call) *patch.Ownership {
 	}
 	o, _ := e.ownership.LoadOrStore(at, patch.NewOwnership(options))
 	return o.(*patch.Ownership)
+}
+
+// forgetOwners takes the managedFields of an object that is too large to be stored with them, and reports whether it may be tried
+// again. What an apply owns is its purpose, and stays.
+func (c *Call) forgetOwners(err error, obj object.Object) bool {
+	if !errors.Is(err, storage.ErrTooLarge) || c.applies || len(obj.GetManagedFields()) == 0 {
+		return false
+	}
+	obj.SetManagedFields(nil)
+	return true
 }
 
 // convertTo converts between the versions of a kind that are served, by way of the hub.

@@ -210,6 +210,7 @@ func (e *Engine) apply(ctx context.Context, c *Call, body []byte, options metav1
 	if err != nil {
 		return Result{}, err
 	}
+	c.applies = true
 	force := options.Force != nil && *options.Force
 	owners := e.owners(c)
 	result, err := e.write(ctx, c, writeOptions{

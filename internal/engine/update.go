@@ -265,6 +265,9 @@ func (e *Engine) store(ctx context.Context, c *Call, d *kind.Definition, dry boo
 	txn.Then = append([]storage.Op{op}, txn.Then...)
 	c.Trace.Enter(trace.Commit)
 	now, err := e.Store.Commit(ctx, txn)
+	if c.forgetOwners(err, obj) {
+		return e.store(ctx, c, d, dry, obj, old, version, fresh, view)
+	}
 	if err != nil {
 		return Result{}, e.companionError(err, d, c.Name, key, companions)
 	}

@@ -586,7 +586,7 @@ func TestCompanions(t *testing.T) {
 // What the store says becomes an API error.
 func TestStorageErrors(t *testing.T) {
 	for want, failure := range map[metav1.StatusReason]error{
-		metav1.StatusReasonServerTimeout: storage.ErrUnknown, metav1.StatusReasonRequestEntityTooLarge: storage.ErrTooLarge, metav1.StatusReasonInternalError: storage.ErrFull, metav1.StatusReasonTooManyRequests: storage.ErrBusy,
+		metav1.StatusReasonServerTimeout: storage.ErrUnknown, metav1.StatusReasonInternalError: storage.ErrFull, metav1.StatusReasonTooManyRequests: storage.ErrBusy,
 		metav1.StatusReasonTimeout: context.DeadlineExceeded,
 	} {
 		run(t, func(w *world) {
@@ -701,6 +701,40 @@ func TestPatchChangesKind(t *testing.T) {
 			}
 			if got != one.want {
 				w.Errorf("%s:\n got %s\nwant %s", one.patch, got, one.want)
+			}
+		}
+	})
+}
+
+// TestTooLarge: an object that is too large to be stored is tried once more without its managedFields, unless it was applied.
+func TestTooLarge(t *testing.T) {
+	run(t, func(w *world) {
+		const limit = 600
+		w.store.before = func(txn storage.Txn) error {
+			for _, op := range txn.Then {
+				if len(op.Value) > limit {
+					return storage.ErrTooLarge
+				}
+			}
+			return nil
+		}
+		config := func(name string, n int) string {
+			return `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"` + name + `","annotations":{"k":"` + strings.Repeat("x", n) + `"}}}`
+		}
+		if obj := w.create(w.deployments, config("small", 10)); len(obj.GetManagedFields()) != 1 {
+			w.Errorf("small: %v", obj.GetManagedFields())
+		}
+		if obj := w.create(w.deployments, config("large", limit-250)); len(obj.GetManagedFields()) != 0 {
+			w.Errorf("large: %v", obj.GetManagedFields())
+		}
+		if obj := w.must(w.merge(w.call(w.deployments, "small"), config("small", limit-250))); len(obj.GetManagedFields()) != 0 {
+			w.Errorf("grown: %v", obj.GetManagedFields())
+		}
+		_, tooLarge := w.tryCreate(w.deployments, config("huge", limit))
+		_, applied := w.apply(w.call(w.deployments, "applied"), "m", config("applied", limit-250), false)
+		for _, err := range []error{tooLarge, applied} {
+			if err == nil || err.Error() != "etcdserver: request is too large" || apierrors.ReasonForError(err) != "" {
+				w.Errorf("got %v", err)
 			}
 		}
 	})
