@@ -90,10 +90,8 @@ func (x *exchange) sendItem(status int, item codec.Item, f codec.Format) error {
 		return err
 	}
 	x.send(status, f.ContentType(false), b)
-	if cap(b) <= 2*bodyChunk { // written, so that nobody needs it any more
-		*out = b[:0]
-		chunks.Put(out)
-	}
+	*out = b
+	x.reuse(out)
 	return nil
 }
 

@@ -622,3 +622,25 @@ func TestOptionsAreChecked(t *testing.T) {
 		}
 	}
 }
+
+// brokenWriter is a client that reset its stream.
+type brokenWriter struct{ discard }
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("stream was reset") }
+
+// TestMemoryOfAFailedWriteIsNotReused: it may be on its way to that client still.
+func TestMemoryOfAFailedWriteIsNotReused(t *testing.T) {
+	for _, one := range []struct {
+		w    http.ResponseWriter
+		want bool
+	}{{&discard{}, true}, {&brokenWriter{}, false}} {
+		x := &exchange{own: writer{ResponseWriter: one.w}}
+		x.w = &x.own
+		b := []byte("secret")
+		_, _ = x.w.Write(b)
+		x.reuse(&b)
+		if reused := len(b) == 0; reused != one.want {
+			t.Errorf("to %T: memory is reused: %t", one.w, reused)
+		}
+	}
+}

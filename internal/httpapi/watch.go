@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/timonel/timonel/internal/codec"
@@ -155,14 +154,9 @@ func (s *stream) release() {
 	if len(*s.held) > 0 {
 		_, _ = s.x.w.Write(*s.held) // the next write tells that the client is gone
 	}
-	if cap(*s.held) <= 2*bodyChunk {
-		*s.held = (*s.held)[:0]
-		chunks.Put(s.held)
-	}
+	s.x.reuse(s.held)
 	s.held = nil
 }
-
-var chunks = sync.Pool{New: func() any { b := make([]byte, 0, bodyChunk+bodyChunk/4); return &b }}
 
 // write sends bytes, or gathers them, and reports whether the client is there.
 func (s *stream) write(b []byte) bool {

@@ -18,6 +18,7 @@ type writer struct {
 	http.ResponseWriter
 	status   int
 	bytes    int64
+	failed   bool // a write failed
 	warnings warnings
 }
 
@@ -35,6 +36,7 @@ func (w *writer) Write(b []byte) (int, error) {
 		w.status = http.StatusOK
 	}
 	n, err := w.ResponseWriter.Write(b)
+	w.failed = w.failed || err != nil
 	w.bytes += int64(n)
 	return n, err
 }
@@ -76,6 +78,21 @@ type body struct {
 	held     bytes.Buffer
 	out      io.Writer // set once the answer is known to be large
 	gz       *gzip.Writer
+}
+
+// chunks is memory for what is written at once.
+var chunks = sync.Pool{New: func() any { b := make([]byte, 0, bodyChunk+bodyChunk/4); return &b }}
+
+// reuse gives memory back whose contents were written, to be used by any request.
+//
+// Invariant: that is so only if no write failed. When the client resets its stream, HTTP/2 lets a write return while its frame is still
+// on the way: what the next request puts there could go out to the wrong client.
+func (x *exchange) reuse(b *[]byte) {
+	if x.w.failed || cap(*b) > 2*bodyChunk {
+		return
+	}
+	*b = (*b)[:0]
+	chunks.Put(b)
 }
 
 // bodyChunk is how much of a large answer is written at a time.
@@ -130,7 +147,9 @@ func (b *body) Close() error {
 	}
 	if b.gz != nil {
 		err := b.gz.Close()
-		gzips.Put(b.gz)
+		if err == nil { // see reuse
+			gzips.Put(b.gz)
+		}
 		return err
 	}
 	return b.out.(*bufio.Writer).Flush()
