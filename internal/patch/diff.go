@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,7 +17,44 @@ import (
 // It gives what typed.TypedValue.Compare of structured-merge-diff gives, without
 // making values or sets for what is equal. Where it cannot be sure to (items that cannot be told apart, a value that
 // does not fit its schema) it sets stuck, and its result is worth nothing.
-type differ struct{ stuck bool }
+type differ struct {
+	stuck bool
+
+	pending []change // of lists that are being gathered, one upon the other
+	kept    []change // room for lists that are done
+}
+
+// differs are used again, with the room that they have got: a new object consists of dozens of lists. What a differ found is gone when it is put back.
+var differs = sync.Pool{New: func() any { return new(differ) }}
+
+// maxRoom bounds the changes that a differ has room for when it is put back.
+const maxRoom = 4096
+
+func (d *differ) putBack() {
+	if cap(d.kept) > maxRoom || cap(d.pending) > maxRoom {
+		return
+	}
+	clear(d.kept)
+	clear(d.pending[:cap(d.pending)])
+	*d = differ{pending: d.pending[:0], kept: d.kept[:0]}
+	differs.Put(d)
+}
+
+// keep ends the list that was gathered in pending from start on. Lists lie one behind the other in memory.
+func (d *differ) keep(start int) []change {
+	list := d.pending[start:]
+	d.pending = d.pending[:start]
+	n := len(list)
+	if n == 0 {
+		return nil
+	}
+	if cap(d.kept)-len(d.kept) < n {
+		d.kept = make([]change, 0, max(n, 16, 2*cap(d.kept)))
+	}
+	at := len(d.kept)
+	d.kept = append(d.kept, list...)
+	return d.kept[at : at+n : at+n]
+}
 
 // object compares two structs; what reset names is left out.
 func (d *differ) object(l *layout, a, b reflect.Value, reset *resetTree) []change {
@@ -77,7 +115,7 @@ func (d *differ) leaf(l *layout, a, b reflect.Value, as, bs state) mark {
 }
 
 func (d *differ) fields(l *layout, a, b reflect.Value, as, bs state, reset *resetTree) []change {
-	var changes []change
+	start := len(d.pending)
 	for i := range l.fields {
 		f := &l.fields[i]
 		below := reset.field(f.name)
@@ -96,10 +134,10 @@ func (d *differ) fields(l *layout, a, b reflect.Value, as, bs state, reset *rese
 			continue
 		}
 		if m, c := d.value(f.layout, x, y, xs, ys, below); m != 0 || c != nil {
-			changes = append(changes, change{f.element, m, c})
+			d.pending = append(d.pending, change{f.element, m, c})
 		}
 	}
-	return changes
+	return d.keep(start)
 }
 
 func (d *differ) entries(l *layout, a, b reflect.Value, as, bs state) []change {
@@ -122,15 +160,15 @@ func (d *differ) entries(l *layout, a, b reflect.Value, as, bs state) []change {
 	gather(b, bs)
 	slices.Sort(keys)
 	keys = slices.Compact(keys)
-	var changes []change
+	start := len(d.pending)
 	for _, key := range keys {
 		x, xs := l.entry(a, as, key)
 		y, ys := l.entry(b, bs, key)
 		if m, c := d.value(l.elem, x, y, xs, ys, nil); m != 0 || c != nil {
-			changes = append(changes, change{fieldElement(key), m, c})
+			d.pending = append(d.pending, change{fieldElement(key), m, c})
 		}
 	}
-	return changes
+	return d.keep(start)
 }
 
 // entry returns the value of a key, in memory of its own where its form asks for that.
@@ -180,7 +218,7 @@ func (d *differ) items(l *layout, a, b reflect.Value, as, bs state) []change {
 	if bs == present {
 		m = b.Len()
 	}
-	var changes []change
+	start := len(d.pending)
 	// As a rule the lists have the same items in the same places.
 	if n == m && !d.repeats(l, a) {
 		same := 0
@@ -192,10 +230,10 @@ func (d *differ) items(l *layout, a, b reflect.Value, as, bs state) []change {
 				x, xs := l.item(a, i)
 				y, ys := l.item(b, i)
 				if m, c := d.value(l.elem, x, y, xs, ys, nil); m != 0 || c != nil {
-					changes = append(changes, change{d.element(l, b, i), m, c})
+					d.pending = append(d.pending, change{d.element(l, b, i), m, c})
 				}
 			}
-			return inOrder(changes)
+			return inOrder(d.keep(start))
 		}
 	}
 	before, after := d.elements(l, a, n), d.elements(l, b, m)
@@ -209,7 +247,7 @@ func (d *differ) items(l *layout, a, b reflect.Value, as, bs state) []change {
 		}
 		y, ys := l.item(b, i)
 		if m, c := d.value(l.elem, x, y, xs, ys, nil); m != 0 || c != nil {
-			changes = append(changes, change{e, m, c})
+			d.pending = append(d.pending, change{e, m, c})
 		}
 	}
 	for j, e := range before {
@@ -218,10 +256,10 @@ func (d *differ) items(l *layout, a, b reflect.Value, as, bs state) []change {
 		}
 		x, xs := l.item(a, j)
 		if m, c := d.value(l.elem, x, reflect.Value{}, xs, absent, nil); m != 0 || c != nil {
-			changes = append(changes, change{e, m, c})
+			d.pending = append(d.pending, change{e, m, c})
 		}
 	}
-	return inOrder(changes)
+	return inOrder(d.keep(start))
 }
 
 func inOrder(changes []change) []change {

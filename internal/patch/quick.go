@@ -33,7 +33,9 @@ func (o *Ownership) quickUpdate(live, obj object.Object, manager string, now tim
 		manager = "unknown"
 	}
 	self := identity{manager: manager, operation: string(metav1.ManagedFieldsOperationUpdate), apiVersion: o.apiVersion, subresource: o.Subresource}
-	own, t, ok := o.changes(live, obj, o.apiVersion)
+	d := differs.Get().(*differ)
+	defer d.putBack()
+	own, t, ok := o.changes(d, live, obj, o.apiVersion)
 	if !ok {
 		return nil, false
 	}
@@ -48,7 +50,7 @@ func (o *Ownership) quickUpdate(live, obj object.Object, manager string, now tim
 		entry := entries[i]
 		changes, at := own, t
 		if entry.APIVersion != o.apiVersion {
-			if changes, at, ok = o.changes(live, obj, entry.APIVersion); !ok {
+			if changes, at, ok = o.changes(d, live, obj, entry.APIVersion); !ok {
 				return nil, false
 			}
 		}
@@ -132,7 +134,8 @@ func readable(entries []metav1.ManagedFieldsEntry) ([]metav1.ManagedFieldsEntry,
 
 // changes compares the objects as they are in a version, and returns the root of
 // its schema too.
-func (o *Ownership) changes(live, obj object.Object, apiVersion string) ([]change, *typ, bool) {
+// They are d's.
+func (o *Ownership) changes(d *differ, live, obj object.Object, apiVersion string) ([]change, *typ, bool) {
 	a, err := o.toVersion(live, apiVersion)
 	if err != nil {
 		return nil, nil, false
@@ -145,7 +148,6 @@ func (o *Ownership) changes(live, obj object.Object, apiVersion string) ([]chang
 	if apiVersion == o.apiVersion || apiVersion == o.Hub {
 		reset = o.reset
 	}
-	d := differ{}
 	if tree, ok := b.(*unstructured.Unstructured); ok {
 		before, ok := a.(*unstructured.Unstructured)
 		found, has := o.schemaOf(b, apiVersion)
