@@ -96,7 +96,7 @@ func storedMessage(d *kind.Definition, value []byte) (raw []byte, form storedFor
 	apiVersion, kindName, raw, notEnvelope := OpenEnvelope(value)
 	if d.Stored.Encoding == kind.Protobuf {
 		form.outdated = notEnvelope != nil || apiVersion != d.StoredAPIVersion()
-		if notEnvelope == nil && !d.Stored.Undefaulted {
+		if notEnvelope == nil && !d.Stored.Undefaulted && d.Stored.Older[apiVersion] == nil {
 			form.defaulted = d.Default == nil || vouched.has(raw)
 			return raw, form, ofKind(d, apiVersion, kindName)
 		}

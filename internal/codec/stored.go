@@ -173,11 +173,26 @@ func decodeStored(d *kind.Definition, value []byte) (object.Object, error) {
 		if err := ofKind(d, apiVersion, kindName); err != nil {
 			return nil, err
 		}
+		if older := d.Stored.Older[apiVersion]; older != nil {
+			return fromOlder(older, raw, decodeMessage)
+		}
 		return decodeMessage(d, raw)
 	} else if !errors.Is(err, ErrNotEnvelope) {
 		return nil, fmt.Errorf("decode stored %s: %w", d.Kind, err)
 	}
 	return decodeStoredText(d, value)
+}
+
+// fromOlder decodes what was stored in an older version, with that version's defaults, and converts it to the hub.
+func fromOlder(older *kind.Definition, value []byte, decode func(*kind.Definition, []byte) (object.Object, error)) (object.Object, error) {
+	obj, err := decode(older, value)
+	if err != nil {
+		return nil, err
+	}
+	if older.Default != nil {
+		older.Default(obj)
+	}
+	return ToHub(older, obj)
 }
 
 // ErrOtherKind says that a stored value holds an object of another kind than its key.
@@ -223,6 +238,19 @@ func decodeStoredText(d *kind.Definition, value []byte) (object.Object, error) {
 		}
 		return d.Stored.Shape.FromStored(stored)
 	}
+	if d.Stored.Older != nil {
+		var is runtime.TypeMeta
+		if err := json.Unmarshal(value, &is); err != nil {
+			return nil, fmt.Errorf("decode stored %s: %w", d.Kind, err)
+		}
+		if older := d.Stored.Older[is.APIVersion]; older != nil {
+			return fromOlder(older, value, decodeText)
+		}
+	}
+	return decodeText(d, value)
+}
+
+func decodeText(d *kind.Definition, value []byte) (object.Object, error) {
 	obj := d.New()
 	if clean(value, obj) {
 		return obj, nil

@@ -78,6 +78,8 @@ type Stored struct {
 	Prefix   string   // between the etcd prefix and the object's key, e.g. "services/specs"; default: the plural
 	Version  string   // apiVersion's version written to the store; default: the definition's own
 	Encoding Encoding // of the value
+	// Older are versions with other fields that may be found in a store, by apiVersion; see Definition.Reads.
+	Older map[string]*Definition
 	// Undefaulted: what is stored lacks values that Default gives, because they follow from what is set later; a
 	// Job's labels are those of its pods. They are given when the object is read.
 	Undefaulted bool

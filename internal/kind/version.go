@@ -16,7 +16,18 @@ func (d *Definition) Converted(version string, empty func() object.Object, c Con
 	if d.Default != nil {
 		v.Default = func(obj object.Object) { c.defaulted(d, obj) }
 	}
+	if !c.SameMessage {
+		d.Reads(&v)
+	}
 	return &v
+}
+
+// Reads notes another version of the kind in which a server may have stored objects: they are converted as they are read.
+func (d *Definition) Reads(v *Definition) {
+	if d.Stored.Older == nil {
+		d.Stored.Older = map[string]*Definition{}
+	}
+	d.Stored.Older[v.APIVersion()] = v
 }
 
 // Renamed is the same kind under another version whose Go type has the same fields, under the same names in JSON and the same

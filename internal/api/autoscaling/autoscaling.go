@@ -12,5 +12,7 @@ const group = "autoscaling"
 // Definitions lists the kinds of the group, those of the preferred version first.
 func Definitions() []*kind.Definition {
 	hub := horizontalPodAutoscaler()
-	return []*kind.Definition{hub, horizontalPodAutoscalerV1(hub)}
+	v1 := horizontalPodAutoscalerV1(hub)
+	hub.Reads(v1) // it was stored until 1.26
+	return []*kind.Definition{hub, v1}
 }
