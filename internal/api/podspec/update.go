@@ -19,26 +19,16 @@ const textPodUpdate = "pod updates may not change fields other than `spec.contai
 
 const textContainerCount = "pod updates may not add or remove containers"
 
-// ValidatePodUpdate checks an update through the main door: hardly anything of a pod may change. Parity: some of what is wrong is
-// found, and said, twice.
+// ValidatePodUpdate checks an update through the main door: hardly anything of a pod may change.
 func ValidatePodUpdate(p, old *corev1.Pod, rules Rules) field.ErrorList {
 	spec := field.NewPath("spec")
 	errs := validatePod(p, &old.Spec, rules)
 	errs = append(errs, keepAnnotations(p, old)...)
-	for _, list := range []struct {
-		at          *field.Path
-		now, before []corev1.Container
-	}{
-		{spec.Child("containers"), p.Spec.Containers, old.Spec.Containers},
-		{spec.Child("initContainers"), p.Spec.InitContainers, old.Spec.InitContainers},
-	} {
-		if len(list.now) != len(list.before) {
-			return append(errs, field.Forbidden(list.at, textContainerCount))
-		}
-		for i := range list.now {
-			errs = append(errs, check.Required(list.now[i].Image, list.at.Index(i).Child("image"))...)
-			errs = append(errs, trimmedImage(&list.now[i], list.at.Index(i))...)
-		}
+	if len(p.Spec.Containers) != len(old.Spec.Containers) {
+		return append(errs, field.Forbidden(spec.Child("containers"), textContainerCount))
+	}
+	if len(p.Spec.InitContainers) != len(old.Spec.InitContainers) {
+		return append(errs, field.Forbidden(spec.Child("initContainers"), textContainerCount))
 	}
 	deadline := deadlineOnlyShorter(p.Spec.ActiveDeadlineSeconds, old.Spec.ActiveDeadlineSeconds, spec.Child("activeDeadlineSeconds"))
 	if errs = append(errs, deadline...); deadline != nil && p.Spec.ActiveDeadlineSeconds != nil {
@@ -74,7 +64,7 @@ func ValidatePodUpdate(p, old *corev1.Pod, rules Rules) field.ErrorList {
 	return append(errs, field.Forbidden(spec, textPodUpdate+"\n"+check.Diff(old.Spec, *put)))
 }
 
-// keepAnnotations wants that annotations which say how a pod is run stay as they are, and checks the others.
+// keepAnnotations wants that annotations which say how a pod is run stay as they are.
 func keepAnnotations(p, old *corev1.Pod) field.ErrorList {
 	at := field.NewPath("metadata", "annotations")
 	kept := func(key string) (what string, kept bool) {
@@ -99,7 +89,7 @@ func keepAnnotations(p, old *corev1.Pod) field.ErrorList {
 			errs = append(errs, field.Forbidden(at.Key(k), "may not add "+what))
 		}
 	}
-	return append(errs, validateAnnotations(p.Annotations, &p.Spec, at)...)
+	return errs
 }
 
 func deadlineOnlyShorter(value, old *int64, at *field.Path) field.ErrorList {
@@ -126,7 +116,7 @@ func tolerationsOnlyAdded(tolerations, old []corev1.Toleration, at *field.Path) 
 			return field.ErrorList{field.Forbidden(at, "existing toleration can not be modified except its tolerationSeconds")}
 		}
 	}
-	return ValidateTolerations(tolerations, at)
+	return nil
 }
 
 func gatesOnlyRemoved(gates, old []corev1.PodSchedulingGate, at *field.Path) field.ErrorList {
@@ -209,6 +199,7 @@ func affinityOnlyNarrower(now, before *corev1.NodeAffinity, at *field.Path) fiel
 func ValidatePodStatusUpdate(p, old *corev1.Pod, _ Rules) field.ErrorList {
 	status := field.NewPath("status")
 	errs := keepAnnotations(p, old)
+	errs = append(errs, validateAnnotations(p.Annotations, &p.Spec, field.NewPath("metadata", "annotations"))...)
 	errs = append(errs, checkConditionTypes(p.Status.Conditions, field.NewPath("metadata", "conditions"))...)
 	if p.Spec.NodeName != old.Spec.NodeName {
 		errs = append(errs, field.Forbidden(status.Child("nodeName"), "may not be changed directly"))
