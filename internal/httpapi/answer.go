@@ -91,7 +91,7 @@ func (x *exchange) sendItem(status int, item codec.Item, f codec.Format) error {
 	}
 	x.send(status, f.ContentType(false), b)
 	*out = b
-	x.reuse(out)
+	x.w.reuse(out)
 	return nil
 }
 

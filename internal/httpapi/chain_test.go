@@ -634,11 +634,10 @@ func TestMemoryOfAFailedWriteIsNotReused(t *testing.T) {
 		w    http.ResponseWriter
 		want bool
 	}{{&discard{}, true}, {&brokenWriter{}, false}} {
-		x := &exchange{own: writer{ResponseWriter: one.w}}
-		x.w = &x.own
-		b := []byte("secret")
-		_, _ = x.w.Write(b)
-		x.reuse(&b)
+		w := &writer{ResponseWriter: one.w}
+		b := append(make([]byte, 0, bodyChunk), "secret"...)
+		_, _ = w.Write(b)
+		w.reuse(&b)
 		if reused := len(b) == 0; reused != one.want {
 			t.Errorf("to %T: memory is reused: %t", one.w, reused)
 		}

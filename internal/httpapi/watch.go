@@ -154,7 +154,7 @@ func (s *stream) release() {
 	if len(*s.held) > 0 {
 		_, _ = s.x.w.Write(*s.held) // the next write tells that the client is gone
 	}
-	s.x.reuse(s.held)
+	s.x.w.reuse(s.held)
 	s.held = nil
 }
 

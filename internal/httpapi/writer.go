@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"bufio"
-	"bytes"
 	"io"
 	"net"
 	"net/http"
@@ -72,42 +71,56 @@ var gzips = sync.Pool{New: func() any {
 // body collects an answer of unknown size: a small one goes out with its length,
 // a large one as it is made, compressed if the client takes it.
 type body struct {
-	w        http.ResponseWriter
+	w        *writer
 	status   int
 	compress bool
-	held     bytes.Buffer
-	out      io.Writer // set once the answer is known to be large
+	held     *[]byte // what was not sent yet; nil: nothing was written
+	begun    bool    // the answer is known to be large, and its head is out
 	gz       *gzip.Writer
 }
 
+// bodyChunk is how much of a large answer is written at a time.
+const bodyChunk = 64 << 10
+
 // chunks is memory for what is written at once.
-var chunks = sync.Pool{New: func() any { b := make([]byte, 0, bodyChunk+bodyChunk/4); return &b }}
+var chunks = sync.Pool{New: func() any { b := make([]byte, 0, minGzip); return &b }}
 
 // reuse gives memory back whose contents were written, to be used by any request.
 //
 // Invariant: that is so only if no write failed. When the client resets its stream, HTTP/2 lets a write return while its frame is still
 // on the way: what the next request puts there could go out to the wrong client.
-func (x *exchange) reuse(b *[]byte) {
-	if x.w.failed || cap(*b) > 2*bodyChunk {
+func (w *writer) reuse(b *[]byte) {
+	if w.failed || cap(*b) < bodyChunk || cap(*b) > 2*minGzip {
 		return
 	}
 	*b = (*b)[:0]
 	chunks.Put(b)
 }
 
-// bodyChunk is how much of a large answer is written at a time.
-const bodyChunk = 64 << 10
-
 func (b *body) Write(p []byte) (int, error) {
-	if b.out == nil {
-		if b.held.Len()+len(p) < minGzip {
-			return b.held.Write(p)
-		}
+	if b.held == nil {
+		b.held = chunks.Get().(*[]byte)
+	}
+	if !b.begun && len(*b.held)+len(p) >= minGzip {
 		if err := b.begin(); err != nil {
 			return 0, err
 		}
 	}
-	return b.out.Write(p)
+	if b.gz != nil {
+		return b.gz.Write(p)
+	}
+	*b.held = append(*b.held, p...)
+	if b.begun && len(*b.held) >= bodyChunk {
+		return len(p), b.flush(b.w)
+	}
+	return len(p), nil
+}
+
+// flush sends what is held.
+func (b *body) flush(to io.Writer) error {
+	_, err := to.Write(*b.held)
+	*b.held = (*b.held)[:0]
+	return err
 }
 
 // compressed says that what is written is compressed already.
@@ -123,36 +136,34 @@ func (b *body) encoded() {
 
 // begin starts a large answer.
 func (b *body) begin() error {
-	if b.compress {
-		b.encoded()
-		b.gz = gzips.Get().(*gzip.Writer)
-		b.gz.Reset(b.w)
-		b.out = b.gz
-	} else {
-		b.out = bufio.NewWriterSize(b.w, bodyChunk)
+	b.begun = true
+	if !b.compress {
+		b.w.WriteHeader(b.status)
+		return b.flush(b.w)
 	}
+	b.encoded()
+	b.gz = gzips.Get().(*gzip.Writer)
+	b.gz.Reset(b.w)
 	b.w.WriteHeader(b.status)
-	_, err := b.out.Write(b.held.Bytes())
-	b.held = bytes.Buffer{}
-	return err
+	return b.flush(b.gz)
 }
 
 // Close sends what is left.
-func (b *body) Close() error {
-	if b.out == nil {
-		b.w.Header().Set("Content-Length", strconv.Itoa(b.held.Len()))
+func (b *body) Close() (err error) {
+	if b.held == nil {
+		b.held = new([]byte)
+	}
+	if !b.begun {
+		b.w.Header().Set("Content-Length", strconv.Itoa(len(*b.held)))
 		b.w.WriteHeader(b.status)
-		_, err := b.w.Write(b.held.Bytes())
-		return err
 	}
-	if b.gz != nil {
-		err := b.gz.Close()
-		if err == nil { // see reuse
-			gzips.Put(b.gz)
-		}
-		return err
+	if b.gz == nil {
+		err = b.flush(b.w)
+	} else if err = b.gz.Close(); err == nil {
+		gzips.Put(b.gz)
 	}
-	return b.out.(*bufio.Writer).Flush()
+	b.w.reuse(b.held)
+	return err
 }
 
 // acceptsGzip reads Accept-Encoding (RFC 9110, section 12.5.3).
