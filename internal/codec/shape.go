@@ -21,7 +21,7 @@ import (
 // read off the struct tags once for each type.
 type shape struct {
 	members  []property // in the order in which encoding/json writes them
-	byNumber []int16    // index in members by protobuf number; -1: not a property
+	byNumber []int16    // index in members by protobuf number; -1: not a member
 }
 
 // property is one field of a message.

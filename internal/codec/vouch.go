@@ -21,8 +21,8 @@ import (
 //     marked as Defaulted. All others get the mark when they were decoded once and nothing was missing.
 //
 // A lost print costs time, not correctness. Invariant: bytes that are vouched for show all that decoding and
-// defaulting them would show. What lost: to compare at the first read, which is before the writer's answer as a
-// rule, since the watchers are there first.
+// defaulting them would show. Refused: to compare at the first read, when there is no object in hand. Watchers read first as a
+// rule, before the writer has its answer.
 
 // prints are of the messages that were vouched for most recently.
 type prints struct {
