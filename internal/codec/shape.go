@@ -225,7 +225,7 @@ func (m *property) wire() protowire.Type {
 	return protowire.BytesType
 }
 
-// value is a property for values of a Go type.
+// value makes a property for values of a Go type.
 func (c *shaper) value(t reflect.Type) (m property, err error) {
 	if t.Kind() == reflect.Pointer {
 		if m, err = c.value(t.Elem()); m.pointer || m.many != once {
