@@ -200,11 +200,17 @@ func (e *Encoder) collection(items []Item, meta metav1.ListMeta) *collection {
 		c.fields["kind"], c.fields["apiVersion"] = "PartialObjectMetadataList", e.viewAPIVersion()
 		c.append = func(b []byte, i int) ([]byte, error) { return e.appendMetadata(b, &items[i]) }
 	case AsTable:
-		columns, now := e.Definition.Columns.All(), e.now()
+		rowOf, now := e.listRows(items), e.now()
 		c.fields["kind"], c.fields["apiVersion"] = "Table", e.viewAPIVersion()
-		c.fields["columnDefinitions"] = columns.Definitions()
+		c.fields["columnDefinitions"] = e.Definition.Columns.All().Definitions()
 		c.order, c.items = []string{"kind", "rows", "metadata", "apiVersion", "columnDefinitions"}, "rows"
-		c.append = func(b []byte, i int) ([]byte, error) { return e.appendRow(b, columns, &items[i], now, "") }
+		c.append = func(b []byte, i int) ([]byte, error) {
+			r, err := rowOf(i)
+			if err != nil {
+				return nil, err
+			}
+			return e.appendRow(b, &items[i], r, now)
+		}
 	}
 	return c
 }

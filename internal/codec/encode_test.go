@@ -391,6 +391,13 @@ func TestMarkedTable(t *testing.T) {
 	check("a, c (best), d, b", class("a", "true", 1), class("c", "true", 2), class("d", "true", 2), class("b", "", 3))
 	check("a, b", class("a", "false", 1), class("b", "", 2))
 	check("")
+	for _, f := range []Format{{Media: YAMLMedia}, {Pretty: true}} {
+		f.View, f.ViewVersion, f.IncludeObject = AsTable, "v1", "None"
+		var b strings.Builder
+		if err := (&Encoder{Definition: classes, Format: f}).WriteList(&b, []Item{class("a", "true", 1)}, metav1.ListMeta{}); err != nil || !strings.Contains(b.String(), "a (best)") {
+			t.Errorf("%+v: %s, %v", f, &b, err)
+		}
+	}
 	one, err := e.Object(class("a", "true", 1))
 	if err != nil || strings.Contains(string(one), "(best)") {
 		t.Errorf("%s, %v", one, err)

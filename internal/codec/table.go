@@ -19,29 +19,46 @@ import (
 // writeTable writes items as a Table. In a stream only the first carries the
 // column definitions.
 func (e *Encoder) writeTable(w io.Writer, items []Item, meta metav1.ListMeta) error {
-	return e.writeMarkedTable(w, items, meta, -1, "")
+	return e.writeRows(w, items, meta, e.rows(items))
 }
 
-// writeListTable is writeTable for a list, in which the name of one item may be marked.
+// writeListTable is writeTable for a list.
 func (e *Encoder) writeListTable(w io.Writer, items []Item, meta metav1.ListMeta) error {
+	return e.writeRows(w, items, meta, e.listRows(items))
+}
+
+// rows makes the row of each item.
+func (e *Encoder) rows(items []Item) func(n int) (*row, error) {
+	columns := e.Definition.Columns.All()
+	return func(n int) (*row, error) { return e.rowOf(&items[n], columns) }
+}
+
+// listRows is rows for a list, in which the name of one item may be marked.
+func (e *Encoder) listRows(items []Item) func(n int) (*row, error) {
+	rows := e.rows(items)
 	if e.Definition.Marked == nil {
-		return e.writeTable(w, items, meta)
+		return rows
 	}
 	all := make([]object.Object, len(items))
 	for i := range items {
-		obj, err := items[i].Decoded()
-		if err != nil {
-			return err
+		var err error
+		if all[i], err = items[i].hub(); err != nil {
+			return rows // the item's own row will say what is wrong
 		}
-		all[i] = obj
 	}
 	marked, mark := e.Definition.Marked(all)
-	return e.writeMarkedTable(w, items, meta, slices.Index(all, marked), mark)
+	named := slices.Clone(e.Definition.Columns.All())
+	named[0].Of = func(obj object.Object) any { return obj.GetName() + mark }
+	return func(n int) (*row, error) {
+		if all[n] == marked {
+			return makeRow(e.Definition, named, marked)
+		}
+		return rows(n)
+	}
 }
 
-func (e *Encoder) writeMarkedTable(w io.Writer, items []Item, meta metav1.ListMeta, marked int, mark string) error {
-	columns := e.Definition.Columns.All()
-	b, err := e.tableHead(columns, meta)
+func (e *Encoder) writeRows(w io.Writer, items []Item, meta metav1.ListMeta, rowOf func(n int) (*row, error)) error {
+	b, err := e.tableHead(e.Definition.Columns.All(), meta)
 	if err != nil {
 		return err
 	}
@@ -50,11 +67,11 @@ func (e *Encoder) writeMarkedTable(w io.Writer, items []Item, meta metav1.ListMe
 		if n > 0 {
 			b = append(b, ',')
 		}
-		suffix := ""
-		if n == marked {
-			suffix = mark
+		r, err := rowOf(n)
+		if err != nil {
+			return err
 		}
-		if b, err = e.appendRow(b, columns, &items[n], now, suffix); err != nil {
+		if b, err = e.appendRow(b, &items[n], r, now); err != nil {
 			return err
 		}
 		if len(b) > tableChunk {
@@ -163,19 +180,10 @@ func (e *Encoder) rowOf(i *Item, columns kind.Columns) (*row, error) {
 	return makeRow(e.Definition, columns, obj)
 }
 
-// appendRow appends the row of an item; a mark is shown behind the name.
-func (e *Encoder) appendRow(b []byte, columns kind.Columns, i *Item, now time.Time, mark string) ([]byte, error) {
-	r, err := e.rowOf(i, columns)
+func (e *Encoder) appendRow(b []byte, i *Item, r *row, now time.Time) ([]byte, error) {
+	b, err := r.append(b, now)
 	if err != nil {
 		return nil, err
-	}
-	start := len(b)
-	if b, err = r.append(b, now); err != nil {
-		return nil, err
-	}
-	if mark != "" { // names have nothing that is written otherwise
-		name := start + len(`{"cells":["`)
-		b = slices.Insert(b, name+bytes.IndexByte(b[name:], '"'), []byte(mark)...)
 	}
 	b = append(b, `,"object":`...)
 	switch e.Format.IncludeObject {
