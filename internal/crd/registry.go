@@ -267,10 +267,7 @@ func (r *Registry) serve() {
 	if !changed {
 		return
 	}
-	r.Live.Swap(func(c *kind.Catalog) *kind.Catalog {
-		builtin := slices.DeleteFunc(slices.Clone(c.All()), func(d *kind.Definition) bool { return d.Prune != nil })
-		return kind.NewCatalog(append(builtin, r.kinds...)...)
-	})
+	r.Live.Swap(func(c *kind.Catalog) *kind.Catalog { return c.WithCustom(r.kinds...) })
 }
 
 // serveEntry replaces the kinds of a definition.

@@ -96,6 +96,7 @@ type writeOptions struct {
 func (e *Engine) write(ctx context.Context, c *Call, o writeOptions, transform func(old object.Object) (object.Object, error)) (Result, error) {
 	d := c.Definition.Hub()
 	fresh := false
+	taken := 0
 	warned := len(c.warnings)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -112,7 +113,10 @@ func (e *Engine) write(ctx context.Context, c *Call, o writeOptions, transform f
 		}
 		var conflict *storage.ConflictError
 		switch {
-		case errors.As(err, &conflict), errors.Is(err, errCompanionTaken):
+		case errors.Is(err, errCompanionTaken) && taken < maxReserveTries:
+			taken++
+			fresh = true // choose again, of what is left
+		case errors.As(err, &conflict):
 			fresh = true // another write came between: begin again on what it left
 		case apierrors.IsServerTimeout(err):
 			return Result{}, err // it may have been made: a second try would meet its own first, as a conflict or twice

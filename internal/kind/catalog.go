@@ -65,14 +65,10 @@ func NewCatalog(definitions ...*Definition) *Catalog {
 	return c
 }
 
-// With returns a catalogue that has further definitions.
-func (c *Catalog) With(definitions ...*Definition) *Catalog {
-	return NewCatalog(slices.Concat(c.private, c.all, definitions)...)
-}
-
-// Without returns a catalogue without the definitions of the resource.
-func (c *Catalog) Without(resource schema.GroupResource) *Catalog {
-	return NewCatalog(slices.DeleteFunc(slices.Concat(c.private, c.all), func(d *Definition) bool { return d.GroupResource() == resource })...)
+// WithCustom returns a catalogue of the built-in kinds and these custom resources, in place of those that there were.
+func (c *Catalog) WithCustom(custom ...*Definition) *Catalog {
+	builtin := slices.DeleteFunc(slices.Concat(c.private, c.all), func(d *Definition) bool { return d.Prune != nil })
+	return NewCatalog(append(builtin, custom...)...)
 }
 
 // All returns the definitions that are served, in the order in which they were given.

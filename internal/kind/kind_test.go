@@ -3,6 +3,7 @@ package kind
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -56,12 +57,28 @@ func TestCatalog(t *testing.T) {
 	if got := c.Stored(); len(got) != 2 || got[0] != pods || got[1] != hub {
 		t.Errorf("stored are %v", got)
 	}
-	without := c.Without(schema.GroupResource{Group: "apps", Resource: "things"})
-	if without.Versions("apps") != nil || len(without.All()) != 2 || len(c.All()) != 4 {
-		t.Error("taking a resource away changes too much or too little")
+}
+
+// Custom resources come and go; all that is built in stays, also what no path serves.
+func TestWithCustom(t *testing.T) {
+	custom := func(n int) *Definition {
+		d := definition("g", "v1", fmt.Sprint("K", n), fmt.Sprint("k", n))
+		d.Prune = func(object.Object, bool) ([]string, error) { return nil, nil }
+		return d
 	}
-	if with := without.With(hub); with.Kind(hub.GroupVersionKind()) != hub || without.Kind(hub.GroupVersionKind()) != nil {
-		t.Error("adding a resource changes too much or too little")
+	pods, ranges := definition("", "v1", "Pod", "pods"), definition("", "v1", "Range", "ranges")
+	ranges.Private = true
+	one, two := custom(1), custom(2)
+	c := NewCatalog(pods, ranges)
+	first := c.WithCustom(one)
+	second := first.WithCustom(two)
+	if len(c.All()) != 1 || first.Kind(one.GroupVersionKind()) != one || second.Kind(one.GroupVersionKind()) != nil || second.Kind(two.GroupVersionKind()) != two {
+		t.Error("a custom resource is not there, or stays")
+	}
+	for _, c := range []*Catalog{c, first, second} {
+		if c.Hub(ranges.GroupResource()) != ranges || c.Kind(pods.GroupVersionKind()) != pods || !slices.Contains(c.Stored(), ranges) {
+			t.Error("what is built in is lost")
+		}
 	}
 }
 
@@ -86,7 +103,7 @@ func TestSwapTellsFollowersFirst(t *testing.T) {
 	for i := range 20 {
 		wg.Go(func() {
 			l.Swap(func(c *Catalog) *Catalog {
-				return c.With(definition("g", "v1", fmt.Sprint("K", i), fmt.Sprint("k", i)))
+				return NewCatalog(append(slices.Clone(c.All()), definition("g", "v1", fmt.Sprint("K", i), fmt.Sprint("k", i)))...)
 			})
 		})
 	}

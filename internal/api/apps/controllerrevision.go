@@ -19,7 +19,7 @@ func controllerRevision() *kind.Definition {
 	return &kind.Definition{
 		Group: group, Version: "v1", Kind: "ControllerRevision", Plural: "controllerrevisions",
 		Scope: kind.Namespaced, Verbs: kind.Standard,
-		New:      kind.Of[appsv1.ControllerRevision](),
+		New: kind.Of[appsv1.ControllerRevision](),
 		Validate: kind.Validate(func(r *appsv1.ControllerRevision) field.ErrorList {
 			return append(validateControllerRevision(r), validateState(r)...)
 		}),
