@@ -62,7 +62,7 @@ func (c *Controllers) addServiceCIDRs() {
 		if err := p.closeRange(ctx, r, used); err != nil || used {
 			return err
 		}
-		if left := r.DeletionTimestamp.Add(cidrGrace).Sub(time.Now()); left > 0 {
+		if left := time.Until(r.DeletionTimestamp.Add(cidrGrace)); left > 0 {
 			p.queue.AddAfter(name, left)
 			return nil
 		}
