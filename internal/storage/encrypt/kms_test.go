@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -208,11 +209,11 @@ func TestKMSTrouble(t *testing.T) {
 // direct calls a plug-in without a connection, for tests with a fake clock.
 type direct struct {
 	*kmstest.Plugin
-	away bool
+	away atomic.Bool
 }
 
 func (d *direct) Status(ctx context.Context, r *kmsapi.StatusRequest, _ ...grpc.CallOption) (*kmsapi.StatusResponse, error) {
-	if d.away {
+	if d.away.Load() {
 		return nil, errors.New("away")
 	}
 	return d.Plugin.Status(ctx, r)
@@ -223,7 +224,7 @@ func (d *direct) Encrypt(ctx context.Context, r *kmsapi.EncryptRequest, _ ...grp
 }
 
 func (d *direct) Decrypt(ctx context.Context, r *kmsapi.DecryptRequest, _ ...grpc.CallOption) (*kmsapi.DecryptResponse, error) {
-	if d.away {
+	if d.away.Load() {
 		return nil, errors.New("away")
 	}
 	return d.Plugin.Decrypt(ctx, r)
@@ -241,23 +242,23 @@ func TestKMSRuns(t *testing.T) {
 		}
 		sealed := mustSeal(t, p, "v")
 		ctx, cancel := context.WithCancel(t.Context())
-		reported, readable := 0, 0
-		go p.run(ctx, func(error) { reported++ }, func() {})
-		go o.run(ctx, func(error) { reported++ }, func() { readable++ })
+		var reported, readable atomic.Int64
+		fake.Asked = 0
+		go p.run(ctx, func(error) { reported.Add(1) }, func() {})
+		go o.run(ctx, func(error) { reported.Add(1) }, func() { readable.Add(1) })
 		later := func(d time.Duration) { time.Sleep(d); synctest.Wait() }
 		defer func() { cancel(); synctest.Wait() }()
 
-		fake.Asked = 0
 		later(time.Hour)
 		if n := fake.Asked; n < 120 || n > 140 {
 			t.Errorf("two servers asked %d times in an hour", n)
 		}
-		if reported != 0 || readable != 0 {
-			t.Errorf("%d errors, %d times readable, in a quiet hour", reported, readable)
+		if reported.Load() != 0 || readable.Load() != 0 {
+			t.Errorf("%d errors, %d times readable, in a quiet hour", reported.Load(), readable.Load())
 		}
 		mustSeal(t, p, "v")
 
-		client.away = true
+		client.away.Store(true)
 		if _, err := o.open(ctx, secretPath, sealed); err == nil {
 			t.Fatal("opened without the plug-in")
 		}
@@ -268,15 +269,15 @@ func TestKMSRuns(t *testing.T) {
 			t.Errorf("sealed after minutes without the plug-in: %v", err)
 		}
 		checkOpens(t, p, sealed, "v")
-		if reported == 0 || readable != 0 {
-			t.Errorf("%d errors, %d times readable, while it is away", reported, readable)
+		if reported.Load() == 0 || readable.Load() != 0 {
+			t.Errorf("%d errors, %d times readable, while it is away", reported.Load(), readable.Load())
 		}
-		client.away = false
+		client.away.Store(false)
 		later(11 * time.Second)
 		mustSeal(t, p, "v")
 		checkOpens(t, o, sealed, "v")
-		if readable != 1 {
-			t.Errorf("told %d times that values can be read again", readable)
+		if readable.Load() != 1 {
+			t.Errorf("told %d times that values can be read again", readable.Load())
 		}
 	})
 }
