@@ -85,22 +85,28 @@ func startServer(t *testing.T, config Config) *running {
 // get returns the answer to a GET of a path.
 func (r *running) get(path string) (status int, body string) {
 	r.t.Helper()
-	resp, err := r.http.Get(r.server.URL() + path)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return resp.StatusCode, string(b)
+	status, _, body = r.send("GET", path, nil, "")
+	return status, body
 }
 
-// post returns the answer to a POST of JSON, once: clients of client-go would try again.
+// post returns the answer to a POST of JSON.
 func (r *running) post(path, body string) (status int, answer string) {
 	r.t.Helper()
-	resp, err := r.http.Post(r.server.URL()+path, "application/json", strings.NewReader(body))
+	status, _, answer = r.send("POST", path, http.Header{"Content-Type": {"application/json"}}, body)
+	return status, answer
+}
+
+// send returns the answer to a request that is sent once: clients of client-go would try again.
+func (r *running) send(method, path string, header http.Header, body string) (status int, answered http.Header, answer string) {
+	r.t.Helper()
+	q, err := http.NewRequestWithContext(r.t.Context(), method, r.server.URL()+path, strings.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for name, values := range header {
+		q.Header[name] = values
+	}
+	resp, err := r.http.Do(q)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -109,7 +115,7 @@ func (r *running) post(path, body string) (status int, answer string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return resp.StatusCode, string(b)
+	return resp.StatusCode, resp.Header, string(b)
 }
 
 // startEtcd runs an etcd for several servers, and returns its endpoint and a store on it.
