@@ -77,6 +77,9 @@ func newKinds() *kinds {
 	}
 	k.pods = &kind.Definition{
 		Version: "v1", Kind: "Pod", Plural: "pods", Scope: kind.Namespaced, Verbs: kind.Standard, New: kind.Of[corev1.Pod](), ReturnsDeleted: true,
+		Subresources: map[string]*kind.Subresource{
+			"resize": {Verbs: kind.ReadWrite, View: &kind.View{OwnsOnly: []string{"spec.containers.*.resources"}}},
+		},
 		Grace: func(_ object.Object, o *metav1.DeleteOptions) (int64, bool) {
 			if o.GracePeriodSeconds == nil {
 				return 30, true

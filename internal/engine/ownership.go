@@ -41,6 +41,9 @@ func (e *Engine) owners(c *Call) *patch.Ownership {
 	if d.Schema != nil {
 		options.Schema = d.Schema
 	}
+	if c.Sub != nil && c.Sub.View != nil && len(c.Sub.View.OwnsOnly) > 0 {
+		options.Filter = patch.Only(c.Sub.View.OwnsOnly)
+	}
 	o, _ := e.ownership.LoadOrStore(at, patch.NewOwnership(options))
 	return o.(*patch.Ownership)
 }

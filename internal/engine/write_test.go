@@ -739,3 +739,21 @@ func TestTooLarge(t *testing.T) {
 		}
 	})
 }
+
+// TestOwnsOnly: through a door that changes one thing nothing else is owned.
+func TestOwnsOnly(t *testing.T) {
+	run(t, func(w *world) {
+		w.create(w.pods, `{"metadata":{"name":"x"},"spec":{"containers":[{"name":"c","image":"i"}]}}`)
+		c := w.sub(w.pods, "x", "resize")
+		obj := w.must(w.apply(c, "resizer", `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x","labels":{"a":"b"}},"spec":{"containers":[{"name":"c","resources":{"limits":{"cpu":"2"}}}]}}`, true))
+		i := slices.IndexFunc(obj.GetManagedFields(), func(e metav1.ManagedFieldsEntry) bool { return e.Manager == "resizer" })
+		if i < 0 {
+			w.Fatalf("nothing is owned: %v", obj.GetManagedFields())
+		}
+		entry := obj.GetManagedFields()[i]
+		const want = `{"f:spec":{"f:containers":{"k:{\"name\":\"c\"}":{".":{},"f:resources":{"f:limits":{"f:cpu":{}}}}}}}`
+		if got := entry.FieldsV1.GetRawString(); got != want || entry.Subresource != "resize" {
+			w.Errorf("owned through %q:\n got %s\nwant %s", entry.Subresource, got, want)
+		}
+	})
+}
