@@ -9,7 +9,6 @@
 package object
 
 import (
-	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -34,11 +33,3 @@ func Key(namespace, name string) string {
 	return namespace + "/" + name
 }
 
-// SplitKey is the inverse of [Key] for a resource of the given scope.
-func SplitKey(key string, namespaced bool) (namespace, name string) {
-	if !namespaced {
-		return "", key
-	}
-	namespace, name, _ = strings.Cut(key, "/")
-	return namespace, name
-}

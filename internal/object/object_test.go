@@ -12,9 +12,6 @@ func TestKeys(t *testing.T) {
 		if got := Key(one.namespace, one.name); got != one.key {
 			t.Errorf("the key of %s in %s is %s", one.name, one.namespace, got)
 		}
-		if namespace, name := SplitKey(one.key, one.namespace != ""); namespace != one.namespace || name != one.name {
-			t.Errorf("%s splits into %s and %s", one.key, namespace, name)
-		}
 	}
 }
 

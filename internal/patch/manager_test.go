@@ -121,24 +121,6 @@ func TestOldestUpdatesAreMerged(t *testing.T) {
 	}
 }
 
-func TestSameOwners(t *testing.T) {
-	entry := func(manager, fields string, at int64) metav1.ManagedFieldsEntry {
-		return metav1.ManagedFieldsEntry{Manager: manager, Operation: "Update", APIVersion: "v1", FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(fields), Time: &metav1.Time{Time: time.Unix(at, 0)}}
-	}
-	for _, c := range []struct {
-		a, b metav1.ManagedFieldsEntry
-		want bool
-	}{
-		{entry("a", "{}", 1), entry("a", "{}", 2), true},
-		{entry("a", "{}", 1), entry("b", "{}", 1), false},
-		{entry("a", "{}", 1), entry("a", `{"f:a":{}}`, 1), false},
-	} {
-		if got := SameOwners([]metav1.ManagedFieldsEntry{c.a}, []metav1.ManagedFieldsEntry{c.b}); got != c.want {
-			t.Errorf("%v %v: %v", c.a, c.b, got)
-		}
-	}
-}
-
 func TestScale(t *testing.T) {
 	paths := ScalePaths{"apps/v1": {"spec", "replicas"}}
 	parent := []metav1.ManagedFieldsEntry{{Manager: "m", Operation: "Apply", APIVersion: "apps/v1", FieldsType: "FieldsV1",

@@ -171,21 +171,6 @@ func Manager(fieldManager, userAgent string) string {
 	return name.String()
 }
 
-// SameOwners reports whether two managedFields differ at most in their times.
-// A write that changes nothing else needs not be made.
-func SameOwners(a, b []metav1.ManagedFieldsEntry) bool {
-	return slices.EqualFunc(a, b, func(x, y metav1.ManagedFieldsEntry) bool {
-		return identityOf(&x) == identityOf(&y) && x.APIVersion == y.APIVersion && x.FieldsType == y.FieldsType &&
-			(x.FieldsV1 == nil) == (y.FieldsV1 == nil) && (x.FieldsV1 == nil || x.FieldsV1.Equal(*y.FieldsV1))
-	})
-}
-
-// ValidOwners reports what is wrong with managedFields that came from outside,
-// an admission webhook for instance.
-func ValidOwners(entries []metav1.ManagedFieldsEntry) error {
-	return managedfields.ValidateManagedFields(entries)
-}
-
 // identity tells the managers of an object apart.
 type identity struct {
 	manager, operation, apiVersion, subresource string

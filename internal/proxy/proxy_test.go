@@ -56,7 +56,18 @@ func newCluster(t *testing.T, kubelet http.Handler) (*Server, *cluster) {
 	t.Helper()
 	back := httptest.NewTLSServer(kubelet)
 	t.Cleanup(back.Close)
-	host, port, err := net.SplitHostPort(back.Listener.Addr().String())
+	c := clusterWith(t, back)
+	roots := x509.NewCertPool()
+	roots.AddCert(back.Certificate())
+	s := New(Config{Lookup: c, KubeletTLS: &tls.Config{RootCAs: roots, ServerName: "example.com"}})
+	t.Cleanup(s.Close)
+	return s, c
+}
+
+// clusterWith is a cluster whose only node has this kubelet.
+func clusterWith(t *testing.T, kubelet *httptest.Server) *cluster {
+	t.Helper()
+	host, port, err := net.SplitHostPort(kubelet.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,11 +79,7 @@ func newCluster(t *testing.T, kubelet http.Handler) (*Server, *cluster) {
 	c.node.Name = "n1"
 	c.node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: host}}
 	c.node.Status.DaemonEndpoints.KubeletEndpoint.Port = int32(number)
-	roots := x509.NewCertPool()
-	roots.AddCert(back.Certificate())
-	s := New(Config{Lookup: c, KubeletTLS: &tls.Config{RootCAs: roots, ServerName: "example.com"}})
-	t.Cleanup(s.Close)
-	return s, c
+	return c
 }
 
 // TestKubeletIsToldWhoWeAre: a kubelet that wants to know who asks sees our certificate, and one that we do not know gets nothing.
@@ -102,18 +109,7 @@ func TestKubeletIsToldWhoWeAre(t *testing.T) {
 	kubelet.Config.ErrorLog = log.New(io.Discard, "", 0)
 	kubelet.StartTLS()
 	t.Cleanup(kubelet.Close)
-	host, port, err := net.SplitHostPort(kubelet.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &cluster{}
-	c.node.Name = "n1"
-	c.node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: host}}
-	c.node.Status.DaemonEndpoints.KubeletEndpoint.Port = int32(number)
+	c := clusterWith(t, kubelet)
 	trusted := x509.NewCertPool()
 	trusted.AddCert(kubelet.Certificate())
 	certificate := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}

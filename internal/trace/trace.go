@@ -9,7 +9,6 @@
 package trace
 
 import (
-	"context"
 	"sync"
 	"time"
 )
@@ -90,17 +89,6 @@ func (r *Record) End() { r.Enter(r.current) }
 
 // Total is how long the request took.
 func (r *Record) Total() time.Duration { return r.last.Sub(r.Start) }
-
-type key struct{}
-
-// With returns a context that carries the record.
-func With(ctx context.Context, r *Record) context.Context { return context.WithValue(ctx, key{}, r) }
-
-// From returns the record in ctx, or nil; a nil record may be told anything.
-func From(ctx context.Context) *Record {
-	r, _ := ctx.Value(key{}).(*Record)
-	return r
-}
 
 // Ring is the last requests.
 type Ring struct {

@@ -255,9 +255,6 @@ func (r *Runtime) Notes() []string { return r.notes }
 // Adopted reports whether an earlier run's containerd was found running and kept.
 func (r *Runtime) Adopted() bool { return r.adopted }
 
-// LogPath is the file that containerd writes to.
-func (r *Runtime) LogPath() string { return r.layout.log }
-
 // bringUp adopts the containerd that runs, or replaces it, or starts one.
 func (r *Runtime) bringUp(ctx context.Context) error {
 	wanted, err := r.settings.configuration()
