@@ -9,7 +9,6 @@
 package object
 
 import (
-
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 )
@@ -32,4 +31,3 @@ func Key(namespace, name string) string {
 	}
 	return namespace + "/" + name
 }
-
