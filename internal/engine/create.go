@@ -165,6 +165,14 @@ func (e *Engine) change(ctx context.Context, c *Call, r *admission.Request) (obj
 	return r.Object, err
 }
 
+// check runs validating admission.
+func (e *Engine) check(ctx context.Context, c *Call, r *admission.Request) error {
+	before := len(r.Warnings())
+	err := e.Admission.Chain().Check(ctx, r)
+	c.Warn(r.Warnings()[before:]...)
+	return err
+}
+
 // checkAndStoreNew validates a new object and stores it.
 func (e *Engine) checkAndStoreNew(ctx context.Context, c *Call, d *kind.Definition, obj object.Object, r *admission.Request) (item codec.Item, err error) {
 	c.Trace.Enter(trace.Check)
@@ -176,10 +184,7 @@ func (e *Engine) checkAndStoreNew(ctx context.Context, c *Call, d *kind.Definiti
 	if d.Warnings != nil {
 		c.Warn(d.Warnings(ctx, obj, nil)...)
 	}
-	before := len(r.Warnings())
-	err = e.Admission.Chain().Check(ctx, r)
-	c.Warn(r.Warnings()[before:]...)
-	if err != nil {
+	if err := e.check(ctx, c, r); err != nil {
 		return item, err
 	}
 	for try := 1; ; try++ {
@@ -350,10 +355,7 @@ func (e *Engine) createVirtual(ctx context.Context, c *Call, obj object.Object, 
 		return Result{}, err
 	}
 	c.Trace.Enter(trace.Check)
-	before := len(request.Warnings())
-	err = e.Admission.Chain().Check(ctx, request)
-	c.Warn(request.Warnings()[before:]...)
-	if err != nil {
+	if err := e.check(ctx, c, request); err != nil {
 		return Result{}, err
 	}
 	answer, err := c.Definition.Virtual(ctx, c.Namespace, obj)

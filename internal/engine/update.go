@@ -172,10 +172,7 @@ func (e *Engine) writeOnce(ctx context.Context, c *Call, d *kind.Definition, o w
 		c.Warn(warn(ctx, obj, old)...)
 	}
 	if !o.internal {
-		before := len(request.Warnings())
-		err = e.Admission.Chain().Check(ctx, request)
-		c.Warn(request.Warnings()[before:]...)
-		if err != nil {
+		if err := e.check(ctx, c, request); err != nil {
 			return Result{}, err
 		}
 	}
