@@ -255,15 +255,21 @@ func (x *exchange) authorize() error {
 		return apierrors.NewServiceUnavailable("the server is shutting down")
 	}
 	a := x.attributes()
-	decision, reason, err := x.Authorizer.Authorize(x.ctx, &a)
-	if decision == authz.Allow {
+	allowed, reason := x.may(&a)
+	if allowed {
 		return nil
-	}
-	if err != nil && reason == "" {
-		reason = err.Error()
 	}
 	x.w.Header().Set("X-Content-Type-Options", "nosniff")
 	return authz.Forbidden(&a, reason)
+}
+
+// may asks whether something is allowed, and if not, why.
+func (x *exchange) may(a *authz.Attributes) (allowed bool, reason string) {
+	decision, reason, err := x.Authorizer.Authorize(x.ctx, a)
+	if err != nil && reason == "" {
+		reason = err.Error()
+	}
+	return decision == authz.Allow, reason
 }
 
 func (x *exchange) attributes() authz.Attributes {

@@ -264,12 +264,9 @@ func unreadable(o *metav1.DeleteOptions) bool {
 func (x *exchange) mayBreak(c *engine.Call) error {
 	a := x.attributes()
 	a.Verb = "unsafe-delete-ignore-read-errors"
-	decision, reason, err := x.Authorizer.Authorize(x.ctx, &a)
-	if decision == authz.Allow {
+	allowed, reason := x.may(&a)
+	if allowed {
 		return nil
-	}
-	if err != nil && reason == "" {
-		reason = err.Error()
 	}
 	return apierrors.NewForbidden(c.Definition.GroupResource(), c.Name, fmt.Errorf("not permitted to do %q, reason: %s", a.Verb, reason))
 }
