@@ -186,18 +186,26 @@ func eventually(t *testing.T, try func() error) {
 	}
 }
 
+// lostKey leaves a secret in an etcd that was encrypted with key1, and returns the configuration of a server that knows
+// only key2.
+func lostKey(t *testing.T, secret string) (Config, storage.Store) {
+	t.Helper()
+	endpoint, etcd := startEtcd(t, t.TempDir())
+	config := DefaultConfig()
+	config.EtcdServers, config.DataDir = []string{endpoint}, t.TempDir()
+	config.EncryptionProviderConfig = filepath.Join(t.TempDir(), "encryption.yaml")
+	encryption(t, config.EncryptionProviderConfig, "secrets", "{aesgcm: {keys: ["+key1+"]}}")
+	s := startServer(t, config)
+	s.makeSecret(secret, "hunter2")
+	s.stop()
+	encryption(t, config.EncryptionProviderConfig, "secrets", "{aesgcm: {keys: ["+key2+"]}}")
+	return config, etcd
+}
+
 // TestEncryptionKeyMissing has a secret whose key is gone, beside others.
 func TestEncryptionKeyMissing(t *testing.T) {
-	endpoint, etcd := startEtcd(t, t.TempDir())
-	path := filepath.Join(t.TempDir(), "encryption.yaml")
-	config := DefaultConfig()
-	config.EtcdServers, config.DataDir, config.EncryptionProviderConfig = []string{endpoint}, t.TempDir(), path
-	encryption(t, path, "secrets", "{aesgcm: {keys: ["+key1+"]}}")
+	config, etcd := lostKey(t, "lost")
 	s := startServer(t, config)
-	s.makeSecret("lost", "hunter2")
-	s.stop()
-	encryption(t, path, "secrets", "{aesgcm: {keys: ["+key2+"]}}")
-	s = startServer(t, config)
 	s.makeSecret("fine", "hunter3")
 	s.checkSecret("fine", "hunter3")
 	broken := func(err error) {
@@ -230,17 +238,10 @@ func TestEncryptionReloads(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it waits for the file to be looked at")
 	}
-	endpoint, etcd := startEtcd(t, t.TempDir())
-	path := filepath.Join(t.TempDir(), "encryption.yaml")
-	config := DefaultConfig()
-	config.EtcdServers, config.DataDir, config.EncryptionProviderConfig = []string{endpoint}, t.TempDir(), path
-	encryption(t, path, "secrets", "{aesgcm: {keys: ["+key1+"]}}")
-	s := startServer(t, config)
-	s.makeSecret("a", "hunter2")
-	s.stop()
-	encryption(t, path, "secrets", "{aesgcm: {keys: ["+key2+"]}}")
+	config, etcd := lostKey(t, "a")
+	path := config.EncryptionProviderConfig
 	config.EncryptionProviderConfigReload = true
-	s = startServer(t, config)
+	s := startServer(t, config)
 	if _, err := s.CoreV1().Secrets("default").Get(t.Context(), "a", metav1.GetOptions{}); err == nil {
 		t.Fatal("read without the key")
 	}

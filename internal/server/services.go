@@ -21,11 +21,6 @@ const leakWait = 9 * time.Minute
 // again only if there was something to give back, and does nothing otherwise.
 func (s *Server) keepReservations(ctx context.Context) error {
 	repair := &core.Repair{Objects: s.Engine.Objects(), NodePorts: core.PortRange{First: s.nodePorts[0], Last: s.nodePorts[1]}}
-	tell := func(what string, err error) {
-		if err != nil && ctx.Err() == nil {
-			s.Log.Warn(what, "error", err)
-		}
-	}
 	d := s.Catalog.Catalog().Hub(schema.GroupResource{Group: networkingv1.GroupName, Resource: "ipaddresses"})
 	if d == nil {
 		return nil
@@ -35,14 +30,14 @@ func (s *Server) keepReservations(ctx context.Context) error {
 		if again != nil {
 			again.Stop()
 		}
-		tell("reservations of Services are not repaired", repair.Missing(ctx))
+		s.warn(ctx, repair.Missing(ctx), "reservations of Services are not repaired")
 		leaks, err := repair.Leaked(ctx)
-		tell("leaked reservations are not found", err)
+		s.warn(ctx, err, "leaked reservations are not found")
 		if leaks.Empty() {
 			return
 		}
 		s.Log.Info("reservations without a Service", "ports", leaks.Ports, "addresses", leaks.Addresses)
-		again = time.AfterFunc(leakWait, func() { tell("leaked reservations are not given back", repair.Release(ctx, leaks)) })
+		again = time.AfterFunc(leakWait, func() { s.warn(ctx, repair.Release(ctx, leaks), "leaked reservations are not given back") })
 	}
 	defer func() {
 		if again != nil {
@@ -67,7 +62,7 @@ func (s *Server) keepReservations(ctx context.Context) error {
 					continue
 				}
 				if gone, err := codec.DecodeVersion(d, e.Version); err == nil {
-					tell("an address is not reserved again", repair.Address(ctx, gone.(*networkingv1.IPAddress)))
+					s.warn(ctx, repair.Address(ctx, gone.(*networkingv1.IPAddress)), "an address is not reserved again")
 				}
 			}
 		}
