@@ -163,10 +163,7 @@ func init() { peerKind.Complete() }
 func (s *Server) servers(ctx context.Context) ([]netip.Addr, error) {
 	switch s.EndpointReconcilerType {
 	case byLease:
-		if !slices.Contains(s.peers.addresses(), s.advertise) { // its key is on its way
-			return sortedAddresses(append(s.peers.addresses(), s.advertise)), nil
-		}
-		return s.peers.addresses(), nil
+		return sortedAddresses(append(s.peers.addresses(), s.advertise)), nil // ours too if its key is on its way
 	case byCount:
 		have, err := s.endpoints(ctx)
 		if err != nil {
