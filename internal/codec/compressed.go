@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/flate"
+	"github.com/timonel/timonel/internal/kind"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -43,6 +44,7 @@ type run struct {
 	sum      uint32 // CRC-32 of the plain text
 	size     int64  // of the plain text
 	id       fingerprint
+	of       *kind.Definition // id speaks of it by its address, which must not become another's
 }
 
 // CanStitch reports whether WriteGzipList can write a list of items.
@@ -126,7 +128,7 @@ func compressedRun(items []Item, leads bool) (*run, error) {
 		}
 	}
 	r := compress(plain.b)
-	r.id = id
+	r.id, r.of = id, items[0].Definition
 	runs.keep(r)
 	return r, nil
 }
