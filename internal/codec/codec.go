@@ -12,8 +12,6 @@ package codec
 
 import (
 	"fmt"
-	"reflect"
-	"sync"
 
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
@@ -39,19 +37,12 @@ type message interface {
 // resources) rather than Go types with a protobuf form.
 func IsTree(d *kind.Definition) bool { return d.Tree() }
 
-var shapesByKind sync.Map // *kind.Definition → *shape: there are as many as were written down in code
-
 // shapeFor returns how objects of a definition are transcoded, or nil.
 func shapeFor(d *kind.Definition) *shape {
-	if d.Tree() || d.Convert != nil {
+	if d.GoType() == nil || d.Convert != nil {
 		return nil
 	}
-	if known, ok := shapesByKind.Load(d); ok {
-		return known.(*shape)
-	}
-	s := shapeOf(reflect.TypeOf(d.New()).Elem())
-	shapesByKind.Store(d, s)
-	return s
+	return shapeOf(d.GoType())
 }
 
 // SetKind writes apiVersion and kind into a value before it is encoded.

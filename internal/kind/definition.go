@@ -11,6 +11,7 @@ package kind
 import (
 	"context"
 	"net/http"
+	"reflect"
 	"strings"
 	"time"
 
@@ -227,7 +228,9 @@ type Definition struct {
 	// VirtualList answers get and list without storage (component statuses).
 	VirtualList func(ctx context.Context) ([]object.Object, error)
 
-	shape shape // of objects; set by Complete
+	// Of objects, set by Complete.
+	shape  shape
+	goType reflect.Type // the struct; nil for trees
 }
 
 // shape is what objects of a kind are made of.
@@ -241,6 +244,9 @@ const (
 // Tree reports whether objects of a completed definition are trees (custom resources) rather
 // than Go types with a protobuf form.
 func (d *Definition) Tree() bool { return d.shape == tree }
+
+// GoType is the struct that objects of a completed definition are, or nil for trees.
+func (d *Definition) GoType() reflect.Type { return d.goType }
 
 // Companion is another object that is made, replaced or removed in the same transaction.
 type Companion struct {
@@ -386,8 +392,11 @@ func (d *Definition) Complete() {
 	if d.Prune != nil {
 		d.shape = tree
 	} else if d.New != nil {
-		if _, ok := d.New().(*unstructured.Unstructured); ok {
+		obj := d.New()
+		if _, ok := obj.(*unstructured.Unstructured); ok {
 			d.shape = tree
+		} else {
+			d.goType = reflect.TypeOf(obj).Elem()
 		}
 	}
 }
