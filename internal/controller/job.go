@@ -149,8 +149,21 @@ func (j *jobber) untrack(ctx context.Context, pod *corev1.Pod) error {
 	return gone(err)
 }
 
+// tracked reports whether a pod is yet to be counted. One that was released is not: the informer of the Job, which is another,
+// may show it counted before that of pods shows it without its finalizer.
+func (r *jobRun) tracked(pod *corev1.Pod) bool { return tracked(pod) && !r.x.letGo(r.key, pod) }
+
 func (r *jobRun) release(ctx context.Context, pods []*corev1.Pod) error {
-	_, err := slowStart(len(pods), func(i int) error { return r.untrack(ctx, pods[i]) })
+	_, err := slowStart(len(pods), func(i int) error {
+		if !r.tracked(pods[i]) {
+			return nil
+		}
+		err := r.untrack(ctx, pods[i])
+		if err == nil {
+			r.x.released(r.key, pods[i])
+		}
+		return err
+	})
 	return err
 }
 
@@ -254,7 +267,7 @@ func (r *jobRun) count(ctx context.Context, before *batchv1.JobStatus) error {
 	}
 	settle := func(uids []types.UID, n *int32) (left []types.UID) {
 		for _, uid := range uids {
-			if pod := byUID[uid]; pod != nil && tracked(pod) {
+			if pod := byUID[uid]; pod != nil && r.tracked(pod) {
 				left = append(left, uid)
 				continue
 			}
@@ -269,7 +282,7 @@ func (r *jobRun) count(ctx context.Context, before *batchv1.JobStatus) error {
 	var off []*corev1.Pod
 	added := 0
 	for _, pod := range r.pods {
-		if !tracked(pod) || added >= maxUncounted {
+		if !r.tracked(pod) || added >= maxUncounted {
 			continue
 		}
 		good, bad := pod.Status.Phase == corev1.PodSucceeded, r.lost(pod)

@@ -243,9 +243,10 @@ type expectations struct {
 }
 
 type expected struct {
-	created map[string]bool // namespace/name
-	deleted map[types.UID]string
-	since   time.Time
+	created  map[string]bool      // namespace/name
+	deleted  map[types.UID]string // namespace/name
+	released map[types.UID]string // likewise; those whose finalizer was taken off
+	since    time.Time            // of created and deleted
 }
 
 // expectTimeout is when a controller acts on what it sees although it expected more: the pod came and went unseen.
@@ -261,8 +262,11 @@ func (c *Controllers) newExpectations() *expectations {
 func (x *expectations) of(key string) *expected {
 	e := x.keys[key]
 	if e == nil {
-		e = &expected{created: map[string]bool{}, deleted: map[types.UID]string{}, since: time.Now()}
+		e = &expected{created: map[string]bool{}, deleted: map[types.UID]string{}, released: map[types.UID]string{}}
 		x.keys[key] = e
+	}
+	if len(e.created)+len(e.deleted) == 0 {
+		e.since = time.Now()
 	}
 	return e
 }
@@ -279,7 +283,21 @@ func (x *expectations) deleted(key string, pod *corev1.Pod) {
 	x.of(key).deleted[pod.UID] = keyOf(pod)
 }
 
-// met reports whether the informer has told of all that was done for a key.
+func (x *expectations) released(key string, pod *corev1.Pod) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.of(key).released[pod.UID] = keyOf(pod)
+}
+
+// letGo reports whether the pod was released, although the informer may show it with its finalizer yet.
+func (x *expectations) letGo(key string, pod *corev1.Pod) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	e := x.keys[key]
+	return e != nil && e.released[pod.UID] != ""
+}
+
+// met reports whether the informer has told of all pods that were made and deleted for a key.
 func (x *expectations) met(key string) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -298,10 +316,20 @@ func (x *expectations) met(key string) bool {
 			delete(e.deleted, uid)
 		}
 	}
+	for uid, pod := range e.released {
+		ns, name := splitKey(pod)
+		if have := x.pods.get(ns, name); have == nil || have.UID != uid || !tracked(have) {
+			delete(e.released, uid)
+		}
+	}
 	if len(e.created)+len(e.deleted) > 0 && time.Since(e.since) < expectTimeout {
 		return false
 	}
-	delete(x.keys, key)
+	clear(e.created)
+	clear(e.deleted)
+	if len(e.released) == 0 {
+		delete(x.keys, key)
+	}
 	return true
 }
 

@@ -10,6 +10,9 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -305,6 +308,18 @@ func TestJob(t *testing.T) {
 		change(&j.Spec)
 		return j
 	}
+	// The Job's own informer is up to date while that of pods lags, as any informer may.
+	late := func(c *Controllers) {
+		client := c.client.(*fake.Clientset)
+		client.PrependWatchReactor("pods", func(a clienttesting.Action) (bool, watch.Interface, error) {
+			w, err := client.Tracker().Watch(a.GetResource(), a.GetNamespace())
+			return true, watch.Filter(w, func(e watch.Event) (watch.Event, bool) {
+				time.Sleep(time.Second)
+				return e, true
+			}), err
+		})
+		c.addJobs()
+	}
 	for _, test := range []struct {
 		name              string
 		change            func(*batchv1.JobSpec)
@@ -320,8 +335,8 @@ func TestJob(t *testing.T) {
 		{"as many as want", func(s *batchv1.JobSpec) { s.Completions = nil }, []corev1.PodPhase{"Succeeded"}, batchv1.JobComplete, "CompletionsReached", 2, 0},
 		{"deadline", func(s *batchv1.JobSpec) { s.ActiveDeadlineSeconds = ptr(int64(30)) }, nil, batchv1.JobFailed, "DeadlineExceeded", 0, 0},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			run(t, (*Controllers).addJobs, func(c *cluster) {
+		tell := func(t *testing.T, add func(*Controllers)) {
+			run(t, add, func(c *cluster) {
 				must[*batchv1.Job](t)(c.client.BatchV1().Jobs("a").Create(c.ctx, job(test.change), metav1.CreateOptions{}))
 				c.settle()
 				for _, phase := range test.phases {
@@ -346,7 +361,9 @@ func TestJob(t *testing.T) {
 				}
 				c.quiet()
 			})
-		})
+		}
+		t.Run(test.name, func(t *testing.T) { tell(t, (*Controllers).addJobs) })
+		t.Run(test.name+" with late news of pods", func(t *testing.T) { tell(t, late) })
 	}
 }
 
