@@ -34,6 +34,7 @@ pki imports *: certificates are made before anything else exists
 storage imports * but storage: keys, bytes and revisions mean nothing to it; kinds, HTTP and users would make a second contract
 patch imports * but patch, object: how two trees merge is arithmetic
 kind imports * but object, patch: a definition describes an object and knows nobody who uses it
+http2 imports *: it carries requests to a handler, whatever they ask
 cel imports * but cel: the language is the same whoever writes in it
 route imports * but kind: a path becomes a request by looking at it, which can be fuzzed
 codec imports httpapi, engine, api, server: forms of an object are the same for all who ask

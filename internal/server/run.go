@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/timonel/timonel/internal/http2"
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	"golang.org/x/sync/errgroup"
@@ -28,7 +29,7 @@ const (
 	idleTimeout       = 90 * time.Second
 	maxHeaderBytes    = 1 << 20
 	maxStreams        = 100       // requests at once on an HTTP/2 connection
-	frameSize         = 256 << 10 // and window of a stream
+	streamWindow      = 256 << 10 // bytes of a body that are on their way
 	drainTimeout      = 10 * time.Second
 	trimAfter         = 3 * time.Second // after the server is ready, and its first clients with it
 )
@@ -214,16 +215,14 @@ func (s *Server) httpServer() *http.Server {
 			Certificates: []tls.Certificate{s.Credentials.serving}, MinVersion: tls.VersionTLS12,
 			ClientAuth: tls.RequestClientCert, // verified by authn, which knows several authorities
 		},
-		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: maxStreams, MaxReadFrameSize: frameSize, MaxReceiveBufferPerStream: frameSize,
-			MaxReceiveBufferPerConnection: frameSize * maxStreams,
-		},
 		Protocols:         new(http.Protocols),
 		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog: log.New(io.Discard, "", 0), // clients that break a handshake
 	}
 	front.Protocols.SetHTTP1(true)
 	front.Protocols.SetHTTP2(true)
+	streams := &http2.Server{MaxStreams: maxStreams, Window: streamWindow, MaxHeaderBytes: maxHeaderBytes, IdleTimeout: idleTimeout}
+	streams.Attach(front)
 	return front
 }
 
