@@ -24,6 +24,7 @@ import (
 type conn struct {
 	server  *Server
 	net     net.Conn
+	below   *gathered // what TLS writes to; nil: unknown
 	handler http.Handler
 	base    context.Context
 	tls     *tls.ConnectionState
@@ -70,6 +71,9 @@ const (
 
 func newConn(s *Server, nc net.Conn, handler http.Handler) *conn {
 	c := &conn{server: s, net: nc, handler: handler, remote: nc.RemoteAddr().String(), in: bufio.NewReaderSize(nc, 4<<10)}
+	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		c.below, _ = t.NetConn().(*gathered)
+	}
 	c.max = int64(s.Window) * int64(s.MaxStreams)
 	if c.max > mostWindow {
 		c.max = mostWindow

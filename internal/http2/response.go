@@ -117,7 +117,7 @@ func (r *response) Write(b []byte) (int, error) {
 	if err := c.body(r.stream, b, last); err != nil {
 		return 0, err
 	}
-	if last || len(b) >= maxHeld {
+	if last {
 		c.send()
 	}
 	return len(b), nil

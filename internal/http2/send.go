@@ -34,6 +34,8 @@ const (
 	sendAt = 64 << 10
 	// maxPending is how much is appended at most before streams wait.
 	maxPending = 128 << 10
+	// record is what a TLS record carries at most.
+	record = 16 << 10
 	// mostOurFrame bounds a DATA frame, so that no stream keeps others waiting.
 	mostOurFrame = 64 << 10
 )
@@ -66,7 +68,7 @@ func (c *conn) send() {
 		b := c.mu.pending
 		c.mu.pending, c.mu.newest = nil, nil
 		c.mu.Unlock()
-		_, err := c.net.Write(b)
+		err := c.write(b)
 		if cap(b) <= 2*maxPending {
 			buffers.Put(&b)
 		}
@@ -78,6 +80,14 @@ func (c *conn) send() {
 		c.mu.room.Broadcast()
 	}
 	c.mu.sending = false
+}
+
+func (c *conn) write(b []byte) error {
+	if c.below != nil && len(b) > record {
+		return c.below.together(func() (int, error) { return c.net.Write(b) })
+	}
+	_, err := c.net.Write(b)
+	return err
 }
 
 // body appends b as DATA of s, as windows and room allow, and with end ends the stream. c.mu is held, but not while it waits.

@@ -91,7 +91,7 @@ func (x *exchange) sendItem(status int, item codec.Item, f codec.Format) error {
 	}
 	x.send(status, f.ContentType(false), b)
 	*out = b
-	x.w.reuse(out)
+	reuse(out)
 	return nil
 }
 

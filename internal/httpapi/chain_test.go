@@ -622,24 +622,3 @@ func TestOptionsAreChecked(t *testing.T) {
 		}
 	}
 }
-
-// brokenWriter is a client that reset its stream.
-type brokenWriter struct{ discard }
-
-func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("stream was reset") }
-
-// TestMemoryOfAFailedWriteIsNotReused: it may be on its way to that client still.
-func TestMemoryOfAFailedWriteIsNotReused(t *testing.T) {
-	for _, one := range []struct {
-		w    http.ResponseWriter
-		want bool
-	}{{&discard{}, true}, {&brokenWriter{}, false}} {
-		w := &writer{ResponseWriter: one.w}
-		b := append(make([]byte, 0, bodyChunk), "secret"...)
-		_, _ = w.Write(b)
-		w.reuse(&b)
-		if reused := len(b) == 0; reused != one.want {
-			t.Errorf("to %T: memory is reused: %t", one.w, reused)
-		}
-	}
-}

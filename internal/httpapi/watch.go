@@ -145,8 +145,6 @@ func (s *stream) follow(ctx context.Context, end time.Time) {
 	}
 }
 
-// Events that are at hand together go out together: each write is a hand-over between goroutines, a frame and a TLS record.
-
 // hold begins to gather what is written; release sends it. Between batches a stream holds no memory.
 func (s *stream) hold() { s.held = chunks.Get().(*[]byte) }
 
@@ -154,7 +152,7 @@ func (s *stream) release() {
 	if len(*s.held) > 0 {
 		_, _ = s.x.w.Write(*s.held) // the next write tells that the client is gone
 	}
-	s.x.w.reuse(s.held)
+	reuse(s.held)
 	s.held = nil
 }
 

@@ -17,7 +17,6 @@ type writer struct {
 	http.ResponseWriter
 	status   int
 	bytes    int64
-	failed   bool // a write failed
 	warnings warnings
 }
 
@@ -35,7 +34,6 @@ func (w *writer) Write(b []byte) (int, error) {
 		w.status = http.StatusOK
 	}
 	n, err := w.ResponseWriter.Write(b)
-	w.failed = w.failed || err != nil
 	w.bytes += int64(n)
 	return n, err
 }
@@ -86,11 +84,8 @@ const bodyChunk = 64 << 10
 var chunks = sync.Pool{New: func() any { b := make([]byte, 0, minGzip); return &b }}
 
 // reuse gives memory back whose contents were written, to be used by any request.
-//
-// Invariant: that is so only if no write failed. When the client resets its stream, HTTP/2 lets a write return while its frame is still
-// on the way: what the next request puts there could go out to the wrong client.
-func (w *writer) reuse(b *[]byte) {
-	if w.failed || cap(*b) < bodyChunk || cap(*b) > 2*minGzip {
+func reuse(b *[]byte) {
+	if cap(*b) < bodyChunk || cap(*b) > 2*minGzip {
 		return
 	}
 	*b = (*b)[:0]
@@ -162,7 +157,7 @@ func (b *body) Close() (err error) {
 	} else if err = b.gz.Close(); err == nil {
 		gzips.Put(b.gz)
 	}
-	b.w.reuse(b.held)
+	reuse(b.held)
 	return err
 }
 

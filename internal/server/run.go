@@ -65,7 +65,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener, ready func()) e
 
 	front := s.httpServer()
 	group.Go(func() error {
-		err := front.ServeTLS(listener, "", "")
+		err := front.ServeTLS(http2.Gather(listener), "", "")
 		if errors.Is(err, http.ErrServerClosed) {
 			return nil
 		}
