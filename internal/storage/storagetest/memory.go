@@ -81,6 +81,9 @@ func (m *Memory) begin(ctx context.Context, op string) error {
 
 // at returns the entries as of the revision, by key.
 func (m *Memory) at(rev storage.Revision) map[string]storage.Entry {
+	if rev == m.revision {
+		return m.current
+	}
 	entries := make(map[string]storage.Entry)
 	for _, c := range m.log {
 		if c.Modified > rev {

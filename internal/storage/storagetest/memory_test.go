@@ -8,6 +8,7 @@ import (
 
 func TestMemoryKeepsThePromises(t *testing.T) {
 	Run(t, func(*testing.T) storage.Store { return NewMemory() }, Options{
-		Compact: func(_ *testing.T, s storage.Store, at storage.Revision) { s.(*Memory).Compact(at) },
+		Compact:  func(_ *testing.T, s storage.Store, at storage.Revision) { s.(*Memory).Compact(at) },
+		FakeTime: true,
 	})
 }

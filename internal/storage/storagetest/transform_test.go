@@ -36,7 +36,7 @@ func (reversed) Stale(_ string, stored []byte) bool { return !bytes.HasPrefix(st
 func (reversed) Leaves(key string) bool             { return strings.HasPrefix(key, "/plain/") }
 
 func TestTransformedKeepsThePromises(t *testing.T) {
-	Run(t, func(*testing.T) storage.Store { return storage.Transform(NewMemory(), reversed{}) }, Options{})
+	Run(t, func(*testing.T) storage.Store { return storage.Transform(NewMemory(), reversed{}) }, Options{FakeTime: true})
 }
 
 func TestTransform(t *testing.T) {
