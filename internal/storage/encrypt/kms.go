@@ -55,8 +55,7 @@ type writeKey struct {
 }
 
 const (
-	pollWell = time.Minute      // between polls
-	pollIll  = 10 * time.Second // while the plug-in is not well
+	pollWell = time.Minute // between polls of a plug-in that is well
 
 	// writeKeyLife is how long a key is used after the plug-in was last well.
 	writeKeyLife = 3 * time.Minute
@@ -159,6 +158,8 @@ func (p *plugin) Poll(ctx context.Context) error {
 	err := p.poll(ctx)
 	if err != nil {
 		err = fmt.Errorf("KMS provider %s: %w", p.config.Name, err)
+	} else {
+		p.quiet.Store(0) // it answers: what is read from now on is asked for
 	}
 	p.health.Store(&err)
 	return err
@@ -210,12 +211,12 @@ func (p *plugin) rotate(ctx context.Context, keyID string, now time.Time) error 
 	return nil
 }
 
-// run polls until ctx ends. readable is called when values may have become readable.
-func (p *plugin) run(ctx context.Context, report func(error), readable func()) {
+// run polls until ctx ends, and each ill while the plug-in is not well. readable is called when values may have become readable.
+func (p *plugin) run(ctx context.Context, ill time.Duration, report func(error), readable func()) {
 	for {
 		every := pollWell
 		if p.Healthy() != nil {
-			every = pollIll
+			every = ill
 		}
 		select {
 		case <-ctx.Done():

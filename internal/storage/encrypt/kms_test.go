@@ -3,7 +3,6 @@ package encrypt
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kmsapi "k8s.io/kms/apis/v2"
 
@@ -28,7 +29,7 @@ func connected(t *testing.T) (*plugin, *kmstest.Plugin, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(fake.Stop)
-	p, err := newPlugin(kmsConfig{APIVersion: "v2", Name: "fake", Endpoint: "unix://" + socket, Timeout: &metav1.Duration{Duration: defaultTimeout}})
+	p, err := newPlugin(kmsConfig{APIVersion: "v2", Name: "fake", Endpoint: "unix://" + socket, Timeout: &metav1.Duration{Duration: time.Minute}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +215,7 @@ type direct struct {
 
 func (d *direct) Status(ctx context.Context, r *kmsapi.StatusRequest, _ ...grpc.CallOption) (*kmsapi.StatusResponse, error) {
 	if d.away.Load() {
-		return nil, errors.New("away")
+		return nil, status.Error(codes.Unavailable, "away")
 	}
 	return d.Plugin.Status(ctx, r)
 }
@@ -225,7 +226,7 @@ func (d *direct) Encrypt(ctx context.Context, r *kmsapi.EncryptRequest, _ ...grp
 
 func (d *direct) Decrypt(ctx context.Context, r *kmsapi.DecryptRequest, _ ...grpc.CallOption) (*kmsapi.DecryptResponse, error) {
 	if d.away.Load() {
-		return nil, errors.New("away")
+		return nil, status.Error(codes.Unavailable, "away")
 	}
 	return d.Plugin.Decrypt(ctx, r)
 }
@@ -244,8 +245,8 @@ func TestKMSRuns(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var reported, readable atomic.Int64
 		fake.Asked = 0
-		go p.run(ctx, func(error) { reported.Add(1) }, func() {})
-		go o.run(ctx, func(error) { reported.Add(1) }, func() { readable.Add(1) })
+		go p.run(ctx, usualEvery, func(error) { reported.Add(1) }, func() {})
+		go o.run(ctx, usualEvery, func(error) { reported.Add(1) }, func() { readable.Add(1) })
 		later := func(d time.Duration) { time.Sleep(d); synctest.Wait() }
 		defer func() { cancel(); synctest.Wait() }()
 
@@ -279,6 +280,28 @@ func TestKMSRuns(t *testing.T) {
 		if readable.Load() != 1 {
 			t.Errorf("told %d times that values can be read again", readable.Load())
 		}
+	})
+}
+
+// TestKMSComesBack: what is read once a poll found the plug-in well again is asked for, also if the plug-in failed a moment before.
+func TestKMSComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := &direct{Plugin: &kmstest.Plugin{Key: "key-1", Health: "ok", Version: "v2"}}
+		p := &plugin{config: kmsConfig{Name: "fake", Timeout: &metav1.Duration{Duration: defaultTimeout}}, client: client}
+		o := &plugin{config: p.config, client: client}
+		if err := p.Poll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		sealed := mustSeal(t, p, "v")
+		client.away.Store(true)
+		if _, err := o.open(t.Context(), secretPath, sealed); err == nil {
+			t.Fatal("opened without the plug-in")
+		}
+		client.away.Store(false)
+		if err := o.Poll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		checkOpens(t, o, sealed, "v")
 	})
 }
 

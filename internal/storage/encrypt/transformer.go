@@ -2,6 +2,7 @@ package encrypt
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,9 +22,14 @@ type Options struct {
 	Locate Locate
 	Log    *slog.Logger // slog.Default()
 
+	// Every is how often the file is looked at, and a plug-in that is not well is asked again; 0: usualEvery.
+	Every time.Duration
+
 	// Reloaded, if not nil, is told of each attempt to read a changed file.
 	Reloaded func(error)
 }
+
+const usualEvery = 10 * time.Second
 
 // Transformer encrypts what goes into a store by the rules of a configuration file. Every method
 // works with the rules that are in force at its begin.
@@ -41,6 +47,7 @@ func Open(ctx context.Context, options Options) (*Transformer, error) {
 	if options.Log == nil {
 		options.Log = slog.Default()
 	}
+	options.Every = cmp.Or(options.Every, usualEvery)
 	t := &Transformer{options: options}
 	content, err := os.ReadFile(options.File)
 	if err != nil {
@@ -148,9 +155,6 @@ func (t *Transformer) Checks() []Check {
 	return checks
 }
 
-// reloadEvery is how often a file that may change is looked at.
-const reloadEvery = 10 * time.Second
-
 // closeAfter is how long a plug-in that is no longer used may still be asked by those who began before.
 const closeAfter = 30 * time.Second
 
@@ -175,7 +179,7 @@ func (t *Transformer) Run(ctx context.Context, readable func()) error {
 			ctx, cancel := context.WithCancel(ctx)
 			cancels[p] = cancel
 			running.Go(func() {
-				p.run(ctx, func(err error) { t.options.Log.Warn("encryption at rest", "error", err) }, readable)
+				p.run(ctx, t.options.Every, func(err error) { t.options.Log.Warn("encryption at rest", "error", err) }, readable)
 			})
 		}
 		for p, cancel := range cancels {
@@ -191,7 +195,7 @@ func (t *Transformer) Run(ctx context.Context, readable func()) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	ticker := time.NewTicker(reloadEvery)
+	ticker := time.NewTicker(t.options.Every)
 	defer ticker.Stop()
 	var seen os.FileInfo
 	for {

@@ -52,13 +52,14 @@ const (
 
 // TestContract: a store whose values are encrypted keeps the promises of one.
 func TestContract(t *testing.T) {
+	t.Parallel() // with a plug-in, whose connection knows no fake time, it waits for keys to expire
 	for name, provider := range map[string]string{"aesgcm": gcmA, "aescbc": strings.Replace(gcmA, "aesgcm", "aescbc", 1), "secretbox": boxB, "identity": "{identity: {}}"} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "config")
 			write(t, path, file("secrets", provider))
 			storagetest.Run(t, func(t *testing.T) storage.Store {
 				return storage.Transform(storagetest.NewMemory(), open(t, path, false))
-			}, storagetest.Options{})
+			}, storagetest.Options{FakeTime: true})
 		})
 	}
 	t.Run("kms", func(t *testing.T) {
@@ -128,7 +129,7 @@ func TestReload(t *testing.T) {
 		}
 		plain := []byte("v")
 		write(t, path, file("secrets", gcmA+", {identity: {}}"))
-		later(2 * reloadEvery)
+		later(2 * usualEvery)
 		first := []byte(stored())
 		if !bytes.HasPrefix(first, []byte("k8s:enc:aesgcm:v1:a:")) || readable != 1 || len(attempts) != 1 || attempts[0] != nil {
 			t.Errorf("after the change: %q, readable %d times, %v", first, readable, attempts)
@@ -138,12 +139,12 @@ func TestReload(t *testing.T) {
 		}
 
 		write(t, path, "kind: nonsense")
-		later(3 * reloadEvery)
+		later(3 * usualEvery)
 		if got := stored(); !strings.HasPrefix(got, "k8s:enc:aesgcm:v1:a:") || readable != 1 || len(attempts) < 2 || attempts[1] == nil {
 			t.Errorf("with a wrong file: %q, readable %d times, %v", got, readable, attempts)
 		}
 		write(t, path, file("secrets", boxB+", "+gcmA))
-		later(2 * reloadEvery)
+		later(2 * usualEvery)
 		if got := stored(); !strings.HasPrefix(got, "k8s:enc:secretbox:v1:b:") || !transformer.Stale(secretPath, first) || readable != 2 {
 			t.Errorf("with the right file: %q, readable %d times", got, readable)
 		}
