@@ -87,6 +87,8 @@ type Config struct {
 	MinCompatibilityVersion          []string
 
 	Log *slog.Logger
+
+	pace time.Duration // of what is looked at now and then, for tests; 0: of each its own
 }
 
 // DefaultConfig is kube-apiserver's defaults.

@@ -37,7 +37,7 @@ func (s *Server) openEncryption(ctx context.Context) error {
 	}
 	var err error
 	s.encryption, err = encrypt.Open(ctx, encrypt.Options{
-		File: s.EncryptionProviderConfig, Reload: s.EncryptionProviderConfigReload, Log: s.Log,
+		File: s.EncryptionProviderConfig, Reload: s.EncryptionProviderConfigReload, Every: s.pace, Log: s.Log,
 		Locate: LocateStored(s.EtcdPrefix, s.Catalog.Catalog().All()), Reloaded: reloads(s.metrics.Register),
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/timonel/timonel/internal/storage"
 	"github.com/timonel/timonel/internal/storage/etcd"
@@ -37,7 +38,7 @@ func startServer(t *testing.T, config Config) *running {
 	if config.DataDir == "" {
 		config.DataDir = t.TempDir()
 	}
-	config.Log = slog.New(slog.DiscardHandler)
+	config.Log, config.pace = slog.New(slog.DiscardHandler), 50*time.Millisecond
 	s, err := Open(t.Context(), config, NodeIdentity{})
 	if err != nil {
 		t.Fatal(err)

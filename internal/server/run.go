@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -166,7 +167,7 @@ const (
 // keep renews what shows that the server is there, and sees to the endpoints of all servers, until ctx is done or
 // what the server needs has failed.
 func (s *Server) keep(ctx, needed context.Context) error {
-	lease, boot := time.NewTicker(leaseRenewal), time.NewTicker(bootstrapRenewal)
+	lease, boot := time.NewTicker(cmp.Or(s.pace, leaseRenewal)), time.NewTicker(bootstrapRenewal)
 	defer lease.Stop()
 	defer boot.Stop()
 	for {
