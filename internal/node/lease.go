@@ -34,7 +34,9 @@ func (a *Agent) renewLease(ctx context.Context) {
 			if ctx.Err() == nil {
 				a.log.Warn("lease not renewed; will retry", "err", err)
 			}
-			lease = nil // read it anew
+			if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+				lease = nil // read it anew
+			}
 			next, pause = pause, min(2*pause, leaseRetryMax)
 		}
 		timer := time.NewTimer(next)
@@ -47,23 +49,33 @@ func (a *Agent) renewLease(ctx context.Context) {
 	}
 }
 
-// renewOnce renews the Lease; without one in hand it is read, or made.
+// renewOnce renews the Lease; without one in hand it is read, or made. Each
+// call has its own time: on a server that is slow two need longer than one.
 func (a *Agent) renewOnce(ctx context.Context, lease *coordinationv1.Lease) (*coordinationv1.Lease, error) {
-	ctx, cancel := context.WithTimeout(ctx, leasePeriod)
-	defer cancel()
 	leases := a.client.CoordinationV1().Leases(v1.NamespaceNodeLease)
+	call := func(do func(ctx context.Context) (*coordinationv1.Lease, error)) (*coordinationv1.Lease, error) {
+		ctx, cancel := context.WithTimeout(ctx, leasePeriod)
+		defer cancel()
+		return do(ctx)
+	}
 	if lease == nil {
-		have, err := leases.Get(ctx, a.cfg.NodeName, metav1.GetOptions{})
+		have, err := call(func(ctx context.Context) (*coordinationv1.Lease, error) {
+			return leases.Get(ctx, a.cfg.NodeName, metav1.GetOptions{})
+		})
 		if apierrors.IsNotFound(err) {
 			fresh := a.leaseFor(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: a.cfg.NodeName, Namespace: v1.NamespaceNodeLease}})
-			return leases.Create(ctx, fresh, metav1.CreateOptions{})
+			return call(func(ctx context.Context) (*coordinationv1.Lease, error) {
+				return leases.Create(ctx, fresh, metav1.CreateOptions{})
+			})
 		}
 		if err != nil {
 			return nil, err
 		}
 		lease = have
 	}
-	return leases.Update(ctx, a.leaseFor(lease), metav1.UpdateOptions{})
+	return call(func(ctx context.Context) (*coordinationv1.Lease, error) {
+		return leases.Update(ctx, a.leaseFor(lease), metav1.UpdateOptions{})
+	})
 }
 
 // leaseFor is the Lease renewed now. It belongs to the Node, once that is
