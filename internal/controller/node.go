@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -10,6 +11,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -18,6 +20,10 @@ import (
 // nodeGrace is how long after its last sign of life a node counts as lost
 // (--node-monitor-grace-period of kube-controller-manager 1.37).
 const nodeGrace = 50 * time.Second
+
+// nodeLate is how much later than it meant to the controller may judge a node: a node gives a sign of life as often. If it
+// was held up for longer, so may have been what nodes said meanwhile, and it listens once more for that long.
+const nodeLate = 10 * time.Second
 
 // lostMessage is what kube-controller-manager writes into the conditions of a lost node.
 const lostMessage = "Kubelet stopped posting node status."
@@ -40,6 +46,7 @@ type nodeWatch struct {
 type sign struct {
 	lease, heartbeat time.Time
 	at               time.Time
+	judged           time.Time // when it is to be judged, unless it gives another; zero: it was
 }
 
 func (c *Controllers) addNodes() {
@@ -106,12 +113,11 @@ func (w *nodeWatch) sync(ctx context.Context, name string) error {
 	if err != nil {
 		return nil //nolint:nilerr // gone
 	}
-	w.mu.Lock()
-	s := w.signs[name]
-	w.mu.Unlock()
 	now := time.Now()
-	if heard := s.at.Add(nodeGrace); now.Before(heard) {
-		w.queue.AddAfter(name, until(now, heard))
+	if again, err := w.listen(ctx, name, now); err != nil {
+		return err
+	} else if again > 0 {
+		w.queue.AddAfter(name, again)
 	} else if updated, changed := lost(node, metav1.NewTime(now)); changed {
 		if node, err = w.client.CoreV1().Nodes().UpdateStatus(ctx, updated, metav1.UpdateOptions{}); err != nil {
 			return gone(err)
@@ -129,6 +135,47 @@ func (w *nodeWatch) sync(ctx context.Context, name string) error {
 		return w.markNotReady(ctx, name)
 	}
 	return nil
+}
+
+// listen is how long a node has to be listened to before it is judged; 0: now. Before a node counts as lost the server is asked for its
+// Lease: our informer may be behind.
+func (w *nodeWatch) listen(ctx context.Context, name string, now time.Time) (time.Duration, error) {
+	if again := w.await(name, now); again > 0 {
+		return again, nil
+	}
+	leases, err := w.Controllers.client.CoordinationV1().Leases(corev1.NamespaceNodeLease).List(ctx, metav1.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String(),
+	})
+	if err != nil {
+		return 0, fmt.Errorf("look up the Lease of node %s: %w", name, err)
+	}
+	for i := range leases.Items {
+		if leases.Items[i].Name == name {
+			w.note(name, &leases.Items[i], nil)
+		}
+	}
+	return w.await(name, now), nil
+}
+
+// await is how long after now a node is to be judged by the signs that are known; 0: it is silent.
+func (w *nodeWatch) await(name string, now time.Time) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s, known := w.signs[name]
+	if !known { // it has just been deleted
+		return nodeGrace
+	}
+	if least := now.Add(nodeLate - nodeGrace); !s.judged.IsZero() && now.Sub(s.judged) > nodeLate && s.at.Before(least) {
+		s.at = least // we were held up
+	}
+	again := time.Duration(0)
+	if heard := s.at.Add(nodeGrace); now.Before(heard) {
+		again, s.judged = until(now, heard), heard
+	} else {
+		s.judged = time.Time{}
+	}
+	w.signs[name] = s
+	return again
 }
 
 // markNotReady takes the readiness of the pods of a node that cannot be ready, so that services leave them out.

@@ -1,15 +1,20 @@
 package controller
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 )
 
 func intOrString(s string) intstr.IntOrString { return intstr.Parse(s) }
@@ -153,6 +158,62 @@ func TestNodeLifecycle(t *testing.T) {
 			t.Errorf("it is back: %v", n.Spec.Taints)
 		}
 	}, node, pod)
+}
+
+// TestNodeIsHeardByTheServer: a node that renews its Lease is not lost because our informer does not tell of it.
+func TestNodeIsHeardByTheServer(t *testing.T) {
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}}}
+	run(t, func(c *Controllers) {
+		c.client.(*fake.Clientset).PrependWatchReactor("leases", func(clienttesting.Action) (bool, watch.Interface, error) { return true, watch.NewFake(), nil })
+		c.addNodes()
+	}, func(c *cluster) {
+		leases := c.client.CoordinationV1().Leases(corev1.NamespaceNodeLease)
+		renew := func(write func(ctx context.Context, l *coordinationv1.Lease) (*coordinationv1.Lease, error)) {
+			t.Helper()
+			now := metav1.NowMicro()
+			must[*coordinationv1.Lease](t)(write(c.ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "n1", Namespace: corev1.NamespaceNodeLease}, Spec: coordinationv1.LeaseSpec{RenewTime: &now}}))
+		}
+		renew(func(ctx context.Context, l *coordinationv1.Lease) (*coordinationv1.Lease, error) {
+			return leases.Create(ctx, l, metav1.CreateOptions{})
+		})
+		check := func(want corev1.ConditionStatus) {
+			t.Helper()
+			c.settle()
+			n := must[*corev1.Node](t)(c.client.CoreV1().Nodes().Get(c.ctx, "n1", metav1.GetOptions{}))
+			if got := n.Status.Conditions[0].Status; got != want {
+				t.Errorf("ready: %s, want %s", got, want)
+			}
+		}
+		for range 30 {
+			time.Sleep(10 * time.Second)
+			renew(func(ctx context.Context, l *coordinationv1.Lease) (*coordinationv1.Lease, error) {
+				return leases.Update(ctx, l, metav1.UpdateOptions{})
+			})
+			check(corev1.ConditionTrue)
+		}
+		time.Sleep(2 * nodeGrace) // a look at the server tells when it was renewed, not how long ago that was
+		check(corev1.ConditionUnknown)
+	}, node)
+}
+
+// TestHeldUp: who comes late to judge a node listens once more.
+func TestHeldUp(t *testing.T) {
+	start := time.Now()
+	w := &nodeWatch{signs: map[string]sign{"n": {at: start}}}
+	check := func(at, want time.Duration) {
+		t.Helper()
+		if got := w.await("n", start.Add(at)); got != want {
+			t.Errorf("after %v: %v more, want %v", at, got, want)
+		}
+	}
+	check(0, nodeGrace)
+	check(nodeGrace-time.Second, time.Second)
+	check(nodeGrace+nodeLate+time.Second, nodeLate) // it meant to come eleven seconds ago
+	check(nodeGrace+nodeLate+2*time.Second, nodeLate-time.Second)
+	check(nodeGrace+2*nodeLate+time.Second, 0)
+	check(time.Hour, 0) // it was judged
+	w.signs["n"] = sign{at: start.Add(time.Hour)}
+	check(time.Hour+nodeGrace, 0)
 }
 
 func TestToleratedFor(t *testing.T) {
