@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -62,14 +63,24 @@ func (o *output) String() string {
 // cluster that the user runs.
 var networks atomic.Int32
 
-// freePort is a port that nobody listens on now.
+// ports is the last port that a cluster was given. Those of clusters are below 30000, where node ports begin, and below those
+// that outgoing connections get: a client that dials while a cluster is down could take its port.
+var ports atomic.Int32
+
+func init() { ports.Store(10000 + rand.Int32N(10000)) }
+
+// freePort is a port that nobody listens on now, another one each time.
 func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for {
+		port := ports.Add(1)
+		if port >= 30000 {
+			return "", errors.New("no port is free")
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		if err == nil {
+			return strconv.Itoa(int(port)), l.Close()
+		}
 	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), nil
 }
 
 // newCluster chooses where a cluster will live. Arguments go to `timonel up` besides its own.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -182,15 +183,20 @@ func startCluster(t *testing.T, n int) *cluster {
 	return c
 }
 
+// freePorts are ports that nobody listens on now. They are below those that outgoing connections get (32768 and above), or a client that
+// dials while a server is down could take the server's port.
 func freePorts(t *testing.T, n int) (ports []string) {
 	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	for port := 10000 + rand.IntN(10000); len(ports) < n; port++ {
+		if port == 30000 {
+			t.Fatal("no port is free")
 		}
-		defer l.Close() // after all were chosen, so that they differ
-		ports = append(ports, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err != nil {
+			continue
+		}
+		l.Close()
+		ports = append(ports, strconv.Itoa(port))
 	}
 	return ports
 }
