@@ -12,34 +12,74 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Part decodes the objects of a kind without some of their fields, for those who follow a resource and look at little of it.
-// Managed fields, the schemas of a CustomResourceDefinition or the status of a Pod are most of their bytes.
+// Part decodes some of the fields of a kind's objects, for those who follow a resource and look at little of it. The kind is a Go type.
+//
+// Paths of fields are dotted, with elements of lists meant by their list ("spec.versions.schema").
 type Part struct {
-	hub     *kind.Definition
-	without fieldTree
+	hub    *kind.Definition
+	fields *fieldTree
 }
 
-// fieldTree are fields of a message by number: with nothing below, the field itself.
-type fieldTree map[protowire.Number]fieldTree
+// fieldTree says which fields of a message are in a part: those with a tree of their own as it says, by number, and the others or not.
+type fieldTree struct {
+	named  []*fieldTree // by number; nil: not named
+	others bool
+}
 
-// NewPart leaves out the fields at paths, which are dotted, with elements of lists meant by their list ("spec.versions.schema"). The kind must be
-// a Go type.
-func NewPart(hub *kind.Definition, paths ...string) (*Part, error) {
-	p := &Part{hub: hub, without: fieldTree{}}
+// Without is the part that leaves out the fields at paths.
+func Without(hub *kind.Definition, paths ...string) (*Part, error) { return newPart(hub, paths, true) }
+
+// Only is the part of nothing but the fields at paths.
+func Only(hub *kind.Definition, paths ...string) (*Part, error) { return newPart(hub, paths, false) }
+
+func newPart(hub *kind.Definition, paths []string, others bool) (*Part, error) {
+	p := &Part{hub: hub, fields: &fieldTree{others: others}}
+	end := all // of a path
+	if others {
+		end = none
+	}
 	for _, path := range paths {
 		numbers, err := fieldNumbers(reflect.TypeOf(hub.New()).Elem(), path)
 		if err != nil {
-			return nil, fmt.Errorf("leave %s out of %s: %w", path, hub.Kind, err)
+			return nil, fmt.Errorf("a part of %s by %q: %w", hub.Kind, path, err)
 		}
-		at := p.without
-		for _, n := range numbers {
-			if at[n] == nil {
-				at[n] = fieldTree{}
+		at := p.fields
+		for i, n := range numbers {
+			below := at.of(n)
+			if below == end {
+				break // a shorter path ends here
 			}
-			at = at[n]
+			if i == len(numbers)-1 {
+				below = end
+			} else if below == all || below == none {
+				below = &fieldTree{others: others}
+			}
+			at.name(n, below)
+			at = below
 		}
 	}
 	return p, nil
+}
+
+// all and none are trees of messages that are in a part as a whole, or not at all.
+var all, none = &fieldTree{others: true}, &fieldTree{}
+
+// of is the tree of a field.
+func (t *fieldTree) of(number protowire.Number) *fieldTree {
+	if int(number) < len(t.named) && t.named[number] != nil {
+		return t.named[number]
+	}
+	if t.others {
+		return all
+	}
+	return none
+}
+
+func (t *fieldTree) name(number protowire.Number, below *fieldTree) {
+	if more := int(number) + 1 - len(t.named); more > 0 {
+		t.named = append(t.named, make([]*fieldTree, more)...)
+	}
+	t.named[number] = below
 }
 
 func fieldNumbers(t reflect.Type, path string) (numbers []protowire.Number, err error) {
@@ -64,7 +104,10 @@ func (p *Part) Decode(v *watchcache.Version) (object.Object, error) {
 	if v.Err != nil {
 		return nil, v.Err
 	}
-	obj, err := decodeMessage(p.hub, p.of(v))
+	message := scratch.Get().(*[]byte)
+	defer scratch.Put(message)
+	*message = p.fields.appendTo((*message)[:0], v.Blob)
+	obj, err := decodeMessage(p.hub, *message)
 	if err != nil {
 		return nil, err
 	}
@@ -73,26 +116,22 @@ func (p *Part) Decode(v *watchcache.Version) (object.Object, error) {
 	return obj, nil
 }
 
-// of is the part's message.
-func (p *Part) of(v *watchcache.Version) []byte {
-	return p.without.appendOthers(make([]byte, 0, p.without.sizeOfOthers(v.Blob)), v.Blob)
-}
-
 // Same reports whether two versions of an object have the same part.
 func (p *Part) Same(a, b *watchcache.Version) bool {
-	return a.Err == nil && b.Err == nil && p.without.sameOthers(a.Blob, b.Blob)
+	return a.Err == nil && b.Err == nil && p.fields.same(a.Blob, b.Blob)
 }
 
-// wireField is a field of a message with its tag; content is what it holds if that has a length. What is no field is one without a number, for the
-// decoder to say so.
-type wireField struct {
+// partField is a field of a message that is in a part; below is not all if only some of its content is. What is no field has no number, for
+// the decoder to say so.
+type partField struct {
 	number         protowire.Number
 	tag            int // its length
 	whole, content []byte
+	below          *fieldTree
 }
 
-// next takes the next field that stays off a message; false at the end.
-func (t fieldTree) next(message *[]byte) (f wireField, ok bool) {
+// next takes the next field that is in the part off a message; false at the end.
+func (t *fieldTree) next(message *[]byte) (f partField, ok bool) {
 	for b := *message; len(b) > 0; {
 		number, typ, n := protowire.ConsumeTag(b)
 		m := -1
@@ -101,15 +140,14 @@ func (t fieldTree) next(message *[]byte) (f wireField, ok bool) {
 		}
 		if m < 0 {
 			*message = nil
-			return wireField{whole: b}, true
+			return partField{whole: b, below: all}, true
 		}
-		f = wireField{number: number, tag: n, whole: b[:n+m]}
+		f = partField{number: number, tag: n, whole: b[:n+m], below: t.of(number)}
 		b = b[n+m:]
-		below, listed := t[number]
-		if listed && (len(below) == 0 || typ != protowire.BytesType) {
+		if f.below == none || f.below != all && typ != protowire.BytesType {
 			continue
 		}
-		if listed {
+		if f.below != all {
 			f.content, _ = protowire.ConsumeBytes(f.whole[n:])
 		}
 		*message = b
@@ -119,49 +157,50 @@ func (t fieldTree) next(message *[]byte) (f wireField, ok bool) {
 	return f, false
 }
 
-func (t fieldTree) appendOthers(out, message []byte) []byte {
+// appendTo appends the part of a message.
+func (t *fieldTree) appendTo(out, message []byte) []byte {
 	for {
 		f, ok := t.next(&message)
 		if !ok {
 			return out
 		}
-		below := t[f.number]
-		if below == nil {
+		if f.below == all {
 			out = append(out, f.whole...)
 			continue
 		}
 		out = append(out, f.whole[:f.tag]...)
-		out = protowire.AppendVarint(out, uint64(below.sizeOfOthers(f.content)))
-		out = below.appendOthers(out, f.content)
+		out = protowire.AppendVarint(out, uint64(f.below.size(f.content)))
+		out = f.below.appendTo(out, f.content)
 	}
 }
 
-func (t fieldTree) sizeOfOthers(message []byte) (size int) {
+// size is the length of the part of a message.
+func (t *fieldTree) size(message []byte) (size int) {
 	for {
 		f, ok := t.next(&message)
 		if !ok {
 			return size
 		}
-		if below := t[f.number]; below != nil {
-			size += f.tag + protowire.SizeBytes(below.sizeOfOthers(f.content))
-		} else {
+		if f.below == all {
 			size += len(f.whole)
+		} else {
+			size += f.tag + protowire.SizeBytes(f.below.size(f.content))
 		}
 	}
 }
 
-func (t fieldTree) sameOthers(a, b []byte) bool {
+// same reports whether two messages have the same part.
+func (t *fieldTree) same(a, b []byte) bool {
 	for {
 		f, more := t.next(&a)
 		g, also := t.next(&b)
 		if !more || !also {
 			return more == also
 		}
-		below := t[f.number]
 		switch {
 		case f.number != g.number,
-			below == nil && !bytes.Equal(f.whole, g.whole),
-			below != nil && !below.sameOthers(f.content, g.content):
+			f.below == all && !bytes.Equal(f.whole, g.whole),
+			f.below != all && !f.below.same(f.content, g.content):
 			return false
 		}
 	}

@@ -14,7 +14,7 @@ import (
 
 // TestPartIsTheObjectWithoutSomeFields, whatever is in the object.
 func TestPartIsTheObjectWithoutSomeFields(t *testing.T) {
-	part, err := NewPart(pods, "metadata.managedFields", "status", "spec.containers.env", "spec.volumes.name")
+	part, err := Without(pods, "metadata.managedFields", "status", "spec.containers.env", "spec.volumes.name")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,14 +41,43 @@ func TestPartIsTheObjectWithoutSomeFields(t *testing.T) {
 		}
 	})
 	for _, path := range []string{"spec.none", "metadata.name.x", ""} {
-		if _, err := NewPart(pods, path); err == nil {
+		if _, err := Without(pods, path); err == nil {
 			t.Errorf("there is no %q to leave out", path)
 		}
 	}
 }
 
+// TestPartIsNothingElse: a part of some fields has them as they are in the object, and no others.
+func TestPartIsNothingElse(t *testing.T) {
+	part, err := Only(pods, "metadata.name", "metadata.annotations", "spec.containers.env", "spec.containers.name", "spec.volumes", "status.phase")
+	if err != nil {
+		t.Fatal(err)
+	}
+	each(t, []*kind.Definition{pods}, 50, func(t *testing.T, d *kind.Definition, obj object.Object) {
+		v := versionOf(t, d, obj, 5)
+		got, err := part.Decode(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole, err := DecodeVersion(d, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pod := whole.(*corev1.Pod)
+		want := &corev1.Pod{TypeMeta: pod.TypeMeta}
+		want.Name, want.Annotations, want.ResourceVersion = pod.Name, pod.Annotations, pod.ResourceVersion
+		for _, c := range pod.Spec.Containers {
+			want.Spec.Containers = append(want.Spec.Containers, corev1.Container{Name: c.Name, Env: c.Env})
+		}
+		want.Spec.Volumes, want.Status.Phase = pod.Spec.Volumes, pod.Status.Phase
+		if !equality.Semantic.DeepEqual(got, object.Object(want)) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	})
+}
+
 func TestPartsAreComparedByWhatIsInThem(t *testing.T) {
-	part, err := NewPart(pods, "metadata.resourceVersion", "status.phase")
+	part, err := Without(pods, "metadata.resourceVersion", "status.phase")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +93,7 @@ func TestPartsAreComparedByWhatIsInThem(t *testing.T) {
 }
 
 func TestPartOfWhatDoesNotDecode(t *testing.T) {
-	part, err := NewPart(pods, "metadata.managedFields")
+	part, err := Without(pods, "metadata.managedFields")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,14 +23,16 @@ func (f feeds) add(into authz.Feed, resources ...schema.GroupResource) {
 	}
 }
 
-// unseen are fields that no feed looks at: they are not decoded, and a change of them is none. Most changes of pods are of their status.
-var unseen = map[schema.GroupResource][]string{
+// lookedAt are the fields that feeds look at, of kinds with many objects: nothing else of them is decoded, and a change of anything else is none.
+// TestFeedsSeeAll tells when one is missing.
+var lookedAt = map[schema.GroupResource][]string{
 	podsResource: {
-		"metadata.labels", "status.conditions", "status.containerStatuses", "status.ephemeralContainerStatuses", "status.hostIP", "status.hostIPs",
-		"status.initContainerStatuses", "status.message", "status.nominatedNodeName", "status.observedGeneration", "status.phase", "status.podIP",
-		"status.podIPs", "status.qosClass", "status.reason", "status.startTime",
+		"metadata.name", "metadata.namespace", "metadata.uid", "metadata.deletionTimestamp", "metadata.annotations",
+		"spec.nodeName", "spec.serviceAccountName", "spec.imagePullSecrets", "spec.volumes", "spec.resourceClaims",
+		"spec.containers.env", "spec.containers.envFrom", "spec.initContainers.env", "spec.initContainers.envFrom", "spec.ephemeralContainers",
+		"status.resourceClaimStatuses", "status.extendedResourceClaimStatus",
 	},
-	nodesResource: {"metadata.labels", "metadata.annotations", "spec", "status"},
+	nodesResource: {"metadata.name", "metadata.namespace", "metadata.uid", "metadata.deletionTimestamp"},
 }
 
 // follower is a resource's way from the cache to its feeds.
@@ -44,9 +46,16 @@ type follower struct {
 }
 
 func newFollower(d *kind.Definition, view *watchcache.View, into []authz.Feed, log *slog.Logger) (*follower, error) {
-	paths := append([]string{"metadata.managedFields", "metadata.resourceVersion", "metadata.generation"}, unseen[d.GroupResource()]...)
-	part, err := codec.NewPart(d, paths...)
+	part, err := partFor(d)
 	return &follower{definition: d, part: part, view: view, into: into, log: log}, err
+}
+
+// partFor is the part of a kind's objects that feeds get.
+func partFor(d *kind.Definition) (*codec.Part, error) {
+	if paths := lookedAt[d.GroupResource()]; paths != nil {
+		return codec.Only(d, paths...)
+	}
+	return codec.Without(d, "metadata.managedFields", "metadata.resourceVersion", "metadata.generation")
 }
 
 // load hands over what is there now, takes back what is no longer, and returns a watcher for what comes.

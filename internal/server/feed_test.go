@@ -6,12 +6,15 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"math/rand"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/timonel/timonel/internal/authn"
 	"github.com/timonel/timonel/internal/authz"
 	"github.com/timonel/timonel/internal/codec"
 	"github.com/timonel/timonel/internal/kind"
@@ -20,8 +23,49 @@ import (
 	"github.com/timonel/timonel/internal/storage/storagetest"
 	"github.com/timonel/timonel/internal/storage/watchcache"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/apitesting/fuzzer"
+	metafuzzer "k8s.io/apimachinery/pkg/apis/meta/fuzzer"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 )
+
+// TestFeedsSeeAll: feeds make of the part of an object that they get what they would make of all of it.
+func TestFeedsSeeAll(t *testing.T) {
+	definitions := map[schema.GroupResource]*kind.Definition{
+		podsResource:  {Version: "v1", Kind: "Pod", Plural: "pods", Scope: kind.Namespaced, New: kind.Of[corev1.Pod]()},
+		nodesResource: {Version: "v1", Kind: "Node", Plural: "nodes", New: kind.Of[corev1.Node]()},
+	}
+	for resource := range lookedAt {
+		d := definitions[resource]
+		part, err := partFor(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		feeds := func() []authz.Feed { return []authz.Feed{authz.NewNode(), authn.NewIndex(nil)} }
+		ofAll, ofParts := feeds(), feeds()
+		for seed := range int64(200) {
+			obj := d.New()
+			fuzzer.FuzzerFor(metafuzzer.Funcs, rand.NewSource(seed), serializer.NewCodecFactory(runtime.NewScheme())).NilChance(0.3).NumElements(0, 3).Fill(obj)
+			blob, err := obj.(interface{ Marshal() ([]byte, error) }).Marshal()
+			if err != nil {
+				t.Fatal(err)
+			}
+			less, err := part.Decode(&watchcache.Version{Blob: blob})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range ofAll {
+				ofAll[i].Upsert(obj)
+				ofParts[i].Upsert(less)
+			}
+		}
+		if !reflect.DeepEqual(ofAll, ofParts) {
+			t.Errorf("feeds know less of %s", resource)
+		}
+	}
+}
 
 // seen is a feed that remembers what there is.
 type seen map[string]string
