@@ -41,21 +41,23 @@ type conflicts struct{ reason, message string }
 // accept chooses the names that a definition gets: what it asks for, unless another one of its group has it; then
 // what it had before.
 func accept(definition *apiextensions.CustomResourceDefinition, others []*apiextensions.CustomResourceDefinition) (apiextensions.CustomResourceDefinitionNames, conflicts) {
-	resources, kinds := map[string]bool{}, map[string]bool{}
-	for _, o := range others {
-		if o.Spec.Group != definition.Spec.Group || o.Name == definition.Name {
-			continue
-		}
-		names := &o.Status.AcceptedNames
-		for _, name := range append([]string{names.Plural, names.Singular}, names.ShortNames...) {
-			resources[name] = name != ""
-		}
-		kinds[names.Kind], kinds[names.ListKind] = names.Kind != "", names.ListKind != ""
+	has := func(name string, has func(*apiextensions.CustomResourceDefinitionNames) bool) bool {
+		return name != "" && slices.ContainsFunc(others, func(o *apiextensions.CustomResourceDefinition) bool {
+			return o.Name != definition.Name && o.Spec.Group == definition.Spec.Group && has(&o.Status.AcceptedNames)
+		})
+	}
+	resources := func(name string) bool {
+		return has(name, func(n *apiextensions.CustomResourceDefinitionNames) bool {
+			return n.Plural == name || n.Singular == name || slices.Contains(n.ShortNames, name)
+		})
+	}
+	kinds := func(name string) bool {
+		return has(name, func(n *apiextensions.CustomResourceDefinitionNames) bool { return n.Kind == name || n.ListKind == name })
 	}
 	want, got := definition.Spec.Names, *definition.Status.AcceptedNames.DeepCopy()
 	var found conflicts
-	try := func(reason, name string, taken map[string]bool, into *string) {
-		if name != *into && taken[name] {
+	try := func(reason, name string, taken func(string) bool, into *string) {
+		if name != *into && taken(name) {
 			found = conflicts{reason, fmt.Sprintf("%q is already in use", name)}
 			return
 		}
@@ -66,7 +68,7 @@ func accept(definition *apiextensions.CustomResourceDefinition, others []*apiext
 	if !slices.Equal(want.ShortNames, got.ShortNames) {
 		var errs []string
 		for _, short := range want.ShortNames {
-			if !slices.Contains(got.ShortNames, short) && resources[short] {
+			if !slices.Contains(got.ShortNames, short) && resources(short) {
 				errs = append(errs, fmt.Sprintf("%q is already in use", short))
 			}
 		}

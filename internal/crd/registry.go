@@ -9,6 +9,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +23,6 @@ import (
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/version"
 )
 
 // Resource is where the definitions are.
@@ -55,10 +55,10 @@ type Registry struct {
 	Config
 	hub     *kind.Definition // of CustomResourceDefinition
 	view    *watchcache.View
-	known   map[string]*entry  // by name
-	noted   map[string]bool    // names whose entries changed since serve ran
-	kinds   []*kind.Definition // of all entries, in the order of the catalogue
-	slim    *codec.Part        // of hub: without schemas
+	known   map[string]*entry            // by name
+	groups  map[string]map[string]*entry // known, by group and name
+	noted   map[string]bool              // names whose entries changed since serve ran
+	slim    *codec.Part                  // of hub: without schemas
 	watcher *watchcache.Watcher
 	failed  []string // whose statuses could not be written
 
@@ -86,11 +86,11 @@ func New(c Config) (*Registry, error) {
 	if hub == nil {
 		return nil, fmt.Errorf("follow %s: there is no such kind", Resource)
 	}
-	slim, err := codec.NewPart(hub, "metadata.managedFields", "spec.versions.schema")
+	slim, err := codec.Without(hub, "metadata.managedFields", "spec.versions.schema")
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{Config: c, hub: hub, slim: slim, known: map[string]*entry{}, noted: map[string]bool{}}
+	r := &Registry{Config: c, hub: hub, slim: slim, known: map[string]*entry{}, groups: map[string]map[string]*entry{}, noted: map[string]bool{}}
 	r.cleaning.names = map[string]bool{}
 	return r, nil
 }
@@ -220,10 +220,21 @@ func (r *Registry) note(v *watchcache.Version) {
 	if e == nil {
 		e = &entry{}
 		r.known[v.Name] = e
+		group := groupOf(v.Name)
+		if r.groups[group] == nil {
+			r.groups[group] = map[string]*entry{}
+		}
+		r.groups[group][v.Name] = e
 	}
 	e.definition = definition
 	e.version.Store(v)
 	r.noted[v.Name] = true
+}
+
+// groupOf is the group of the definition with a name, which is that of its plural and group.
+func groupOf(name string) string {
+	_, group, _ := strings.Cut(name, ".")
+	return group
 }
 
 func onlyApproval(annotations map[string]string) map[string]string {
@@ -250,33 +261,30 @@ func (e *entry) fingerprint() string {
 	return fmt.Sprintf("%s/%d/%t/%v", d.UID, d.Generation, d.DeletionTimestamp != nil, d.Status.AcceptedNames)
 }
 
-// serve puts what is established into the catalogue, in one swap, if anything changed.
+// serve puts what is established into the catalogue, in one change, if anything changed.
 func (r *Registry) serve() {
-	changed := false
+	var change kind.Change
 	for name := range r.noted {
 		e := r.known[name]
 		if now := e.fingerprint(); now != e.served {
-			changed, e.served = true, now
+			e.served = now
+			change.Gone = append(change.Gone, e.kinds...)
 			r.serveEntry(name, e)
+			change.New = append(change.New, e.kinds...)
 		}
 		if e.definition == nil {
 			delete(r.known, name)
+			delete(r.groups[groupOf(name)], name)
 		}
 	}
 	clear(r.noted)
-	if !changed {
-		return
+	if len(change.Gone)+len(change.New) > 0 {
+		r.Live.Change(change)
 	}
-	r.Live.Swap(func(c *kind.Catalog) *kind.Catalog { return c.WithCustom(r.kinds...) })
 }
 
-// serveEntry replaces the kinds of a definition.
+// serveEntry makes the kinds of a definition anew.
 func (r *Registry) serveEntry(name string, e *entry) {
-	for _, d := range e.kinds {
-		if i, found := slices.BinarySearchFunc(r.kinds, d, byPreference); found {
-			r.kinds = slices.Delete(r.kinds, i, i+1)
-		}
-	}
 	if e.kinds = nil; e.served == "" {
 		r.Publish(name)
 		return
@@ -284,90 +292,83 @@ func (r *Registry) serveEntry(name string, e *entry) {
 	load := func() (*apiextensions.CustomResourceDefinition, error) { return r.whole(e.version.Load()) }
 	e.kinds = Definitions(e.definition, load)
 	r.Publish(name, Published(e.definition, load)...)
-	for _, d := range e.kinds {
-		i, _ := slices.BinarySearchFunc(r.kinds, d, byPreference)
-		r.kinds = slices.Insert(r.kinds, i, d)
-	}
-}
-
-// byPreference is the order of kinds in the catalogue: that in which discovery lists groups and versions. No two kinds are equal in it: the
-// name of a definition is its plural and group.
-func byPreference(a, b *kind.Definition) int {
-	return cmp.Or(cmp.Compare(a.Group, b.Group), version.CompareKubeAwareVersionStrings(b.Version, a.Version), cmp.Compare(a.Plural, b.Plural))
 }
 
 // settle writes what follows from the definitions with these names: their own statuses, and those of others in
 // their groups that wait for a name.
 func (r *Registry) settle(ctx context.Context, names []string) {
-	groups := map[string]bool{}
-	touched := map[string]bool{}
+	touched, groups := map[string]bool{}, map[string]bool{}
 	for _, name := range names {
-		touched[name] = true
-		if e := r.known[name]; e != nil {
-			groups[e.definition.Spec.Group] = true
-		} else { // gone: its names are free
-			for _, e := range r.known {
-				groups[e.definition.Spec.Group] = true
-			}
-		}
+		touched[name], groups[groupOf(name)] = true, true
 	}
-	var all []*apiextensions.CustomResourceDefinition
-	for _, e := range r.known {
-		if groups[e.definition.Spec.Group] {
-			d := *e.definition // what is decided below becomes true when it comes back from the store
-			all = append(all, &d)
-		}
+	w := statusWriter{r: r, ctx: ctx}
+	w.SetLimit(maxWriters)
+	for group := range groups {
+		r.settleGroup(group, touched, &w)
+	}
+	_ = w.Wait() // they log
+	r.failed = w.failed.names
+}
+
+// settleGroup decides about the definitions of a group that are touched or wait for a name.
+func (r *Registry) settleGroup(group string, touched map[string]bool, w *statusWriter) {
+	all := make([]*apiextensions.CustomResourceDefinition, 0, len(r.groups[group]))
+	for _, e := range r.groups[group] {
+		all = append(all, e.definition)
 	}
 	slices.SortFunc(all, func(a, b *apiextensions.CustomResourceDefinition) int { return cmp.Compare(a.Name, b.Name) })
-	byGroup := map[string][]*apiextensions.CustomResourceDefinition{}
-	for _, d := range all {
-		byGroup[d.Spec.Group] = append(byGroup[d.Spec.Group], d)
-	}
-	var failed struct {
-		sync.Mutex
-		names []string
-	}
-	var writers errgroup.Group
-	writers.SetLimit(maxWriters)
-	for _, definition := range all {
+	for i, definition := range all {
 		waiting := !isTrue(&definition.Status, apiextensions.NamesAccepted)
 		if !touched[definition.Name] && !waiting {
 			continue
 		}
 		if definition.DeletionTimestamp != nil {
-			r.clean(ctx, definition)
+			r.clean(w.ctx, definition)
 			continue
 		}
-		want := decide(definition, byGroup[definition.Spec.Group], r.Now())
+		want := decide(definition, all, r.Now())
 		if equalStatus(&want, &definition.Status) {
 			continue
 		}
-		definition.Status = want // the next of the group finds these names taken
-		name, uid := definition.Name, definition.UID
-		others := slices.Clone(byGroup[definition.Spec.Group])
-		for i, o := range others {
-			others[i] = &apiextensions.CustomResourceDefinition{ObjectMeta: o.ObjectMeta, Spec: o.Spec, Status: o.Status}
-		}
-		writers.Go(func() error {
-			err := r.change(ctx, name, func(d *apiextensions.CustomResourceDefinition) error {
-				if d.UID != uid || d.DeletionTimestamp != nil {
-					return errGone
-				}
-				d.Status = decide(d, others, r.Now())
-				return nil
-			})
-			if err != nil && !gone(err) && ctx.Err() == nil {
-				r.Log.Error("the status of a CustomResourceDefinition is not written; trying again", "name", name, "in", retry, "error", err)
-				failed.Lock()
-				failed.names = append(failed.names, name)
-				failed.Unlock()
+		decided := *definition // it becomes true when it comes back from the store
+		decided.Status = want
+		all[i] = &decided // the next of the group finds these names taken
+		w.write(&decided)
+	}
+}
+
+// statusWriter writes statuses, some at once.
+type statusWriter struct {
+	errgroup.Group
+	r      *Registry
+	ctx    context.Context
+	failed struct {
+		sync.Mutex
+		names []string
+	}
+}
+
+// write writes the status of a definition if that is still what it was decided of: what it has become is yet to come here.
+func (w *statusWriter) write(decided *apiextensions.CustomResourceDefinition) {
+	w.Go(func() error {
+		err := w.r.change(w.ctx, decided.Name, func(d *apiextensions.CustomResourceDefinition) error {
+			if d.UID != decided.UID || d.ResourceVersion != decided.ResourceVersion {
+				return errChanged
 			}
+			d.Status = decided.Status
 			return nil
 		})
-	}
-	_ = writers.Wait() // they log
-	r.failed = failed.names
+		if err != nil && !errors.Is(err, errChanged) && !apierrors.IsNotFound(err) && w.ctx.Err() == nil {
+			w.r.Log.Error("the status of a CustomResourceDefinition is not written; trying again", "name", decided.Name, "in", retry, "error", err)
+			w.failed.Lock()
+			defer w.failed.Unlock()
+			w.failed.names = append(w.failed.names, decided.Name)
+		}
+		return nil
+	})
 }
+
+var errChanged = errors.New("the definition has changed")
 
 var errGone = errors.New("the definition is another one now")
 

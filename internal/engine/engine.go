@@ -12,6 +12,7 @@ package engine
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -59,16 +60,32 @@ func New(c Config) *Engine {
 		c.Now = time.Now
 	}
 	e := &Engine{Config: c}
-	e.views.Store(&map[string]*watchcache.View{})
-	e.serve(c.Catalog.Catalog())
-	c.Catalog.Follow(e.serve)
+	e.serve(c.Catalog.Catalog().Stored(), nil)
+	c.Catalog.Follow(e.follow)
 	return e
 }
 
-func (e *Engine) serve(c *kind.Catalog) {
-	before, views := *e.views.Load(), map[string]*watchcache.View{}
-	for _, d := range c.Stored() {
-		view := before[d.Stored.Prefix]
+// follow has the cache serve what a catalogue has more than the one before, and no longer what it has less.
+func (e *Engine) follow(c *kind.Catalog, change kind.Change) {
+	served := func(d *kind.Definition) bool { return c.Hub(d.GroupResource()) != nil }
+	unserved := func(d *kind.Definition) bool { return c.Resource(d.Resource()) != d }
+	e.serve(kind.Hubs(slices.DeleteFunc(slices.Clone(change.New), unserved)), slices.DeleteFunc(kind.Hubs(change.Gone), served))
+	e.ownership.Range(func(at, _ any) bool { // of custom resources that changed or are gone
+		if slices.Contains(change.Gone, at.(endpoint).definition) {
+			e.ownership.Delete(at)
+		}
+		return true
+	})
+}
+
+// serve has the cache serve the resources of hubs, and no longer those that are gone.
+func (e *Engine) serve(hubs, gone []*kind.Definition) {
+	views := map[string]*watchcache.View{}
+	if before := e.views.Load(); before != nil {
+		views = maps.Clone(*before)
+	}
+	for _, d := range hubs {
+		view := views[d.Stored.Prefix]
 		if view != nil && d.Prune != nil && !sameFields(view.Collection(), d) {
 			e.Cache.Drop(view.Collection().Prefix)
 			view = nil
@@ -78,18 +95,13 @@ func (e *Engine) serve(c *kind.Catalog) {
 		}
 		views[d.Stored.Prefix] = view
 	}
-	e.views.Store(&views)
-	for prefix := range before {
-		if views[prefix] == nil {
-			e.Cache.Drop(e.Prefix + "/" + prefix + "/")
-		}
+	for _, d := range gone {
+		delete(views, d.Stored.Prefix)
 	}
-	e.ownership.Range(func(at, _ any) bool { // of custom resources that changed or are gone
-		if d := at.(endpoint).definition; d.Prune != nil && c.Resource(d.Resource()) != d {
-			e.ownership.Delete(at)
-		}
-		return true
-	})
+	e.views.Store(&views)
+	for _, d := range gone {
+		e.Cache.Drop(e.Prefix + "/" + d.Stored.Prefix + "/")
+	}
 }
 
 // sameFields reports whether a resource is kept with the selectable fields of its definition.

@@ -60,7 +60,7 @@ func TestCatalog(t *testing.T) {
 }
 
 // Custom resources come and go; all that is built in stays, also what no path serves.
-func TestWithCustom(t *testing.T) {
+func TestWith(t *testing.T) {
 	custom := func(n int) *Definition {
 		d := definition("g", "v1", fmt.Sprint("K", n), fmt.Sprint("k", n))
 		d.Prune = func(object.Object, bool) ([]string, error) { return nil, nil }
@@ -70,8 +70,8 @@ func TestWithCustom(t *testing.T) {
 	ranges.Private = true
 	one, two := custom(1), custom(2)
 	c := NewCatalog(pods, ranges)
-	first := c.WithCustom(one)
-	second := first.WithCustom(two)
+	first := c.With(Change{New: []*Definition{one}})
+	second := first.With(Change{Gone: []*Definition{one}, New: []*Definition{two}})
 	if len(c.All()) != 1 || first.Kind(one.GroupVersionKind()) != one || second.Kind(one.GroupVersionKind()) != nil || second.Kind(two.GroupVersionKind()) != two {
 		t.Error("a custom resource is not there, or stays")
 	}
@@ -82,11 +82,40 @@ func TestWithCustom(t *testing.T) {
 	}
 }
 
+// Custom resources may share a group with each other and with what is built in.
+func TestCustomResourcesOfAGroup(t *testing.T) {
+	custom := func(group, version, plural string) *Definition {
+		d := definition(group, version, "K"+plural, plural)
+		d.Prune = func(object.Object, bool) ([]string, error) { return nil, nil }
+		return d
+	}
+	things := definition("apps", "v1", "Thing", "things")
+	a, b, c := custom("g", "v1beta1", "as"), custom("g", "v1", "bs"), custom("apps", "v2", "cs")
+	taken := custom("apps", "v1", "things")
+	catalog := NewCatalog(things, a).With(Change{New: []*Definition{b, c, taken}})
+	if got := fmt.Sprint(catalog.Groups(), catalog.Versions("g"), catalog.Versions("apps")); got != "[apps g] [v1 v1beta1] [v1 v2]" {
+		t.Errorf("the groups are %s", got)
+	}
+	if all := catalog.All(); !slices.Equal(all, []*Definition{things, c, b, a}) {
+		t.Errorf("all are %v", all)
+	}
+	if catalog.Custom("apps") || !catalog.Custom("g") || catalog.Custom("none") || !catalog.Serves("g", "") || catalog.Serves("none", "") {
+		t.Error("a group is taken for another")
+	}
+	catalog = catalog.With(Change{Gone: []*Definition{b, c, taken}})
+	if catalog.Has("g", "v1") || !catalog.Has("g", "v1beta1") || catalog.Has("apps", "v2") || catalog.Locate("apps", "v1", "things") != things {
+		t.Error("what went is there, or more went")
+	}
+	if catalog = catalog.With(Change{Gone: []*Definition{a}}); catalog.Versions("g") != nil || len(catalog.Groups()) != 1 {
+		t.Error("a group stays without kinds")
+	}
+}
+
 // A follower has prepared for a catalogue before anyone can see it.
-func TestSwapTellsFollowersFirst(t *testing.T) {
+func TestChangeTellsFollowersFirst(t *testing.T) {
 	l := NewLive(NewCatalog())
 	var prepared sync.Map
-	l.Follow(func(c *Catalog) { prepared.Store(c, true) })
+	l.Follow(func(c *Catalog, _ Change) { prepared.Store(c, true) })
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -102,15 +131,13 @@ func TestSwapTellsFollowersFirst(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 20 {
 		wg.Go(func() {
-			l.Swap(func(c *Catalog) *Catalog {
-				return NewCatalog(append(slices.Clone(c.All()), definition("g", "v1", fmt.Sprint("K", i), fmt.Sprint("k", i)))...)
-			})
+			l.Change(Change{New: []*Definition{definition("g", "v1", fmt.Sprint("K", i), fmt.Sprint("k", i))}})
 		})
 	}
 	wg.Wait()
 	<-done
 	if n := len(l.Catalog().All()); n != 20 {
-		t.Errorf("%d of 20 swaps were kept", n)
+		t.Errorf("%d of 20 changes were kept", n)
 	}
 }
 

@@ -50,11 +50,12 @@ func (s *Server) discoveryOptions() discovery.Options {
 // describe is the catalogue as discovery shows it.
 func describe(c *kind.Catalog) []discovery.Group {
 	var groups []discovery.Group
+	all := c.All()
 	for _, name := range c.Groups() {
 		group := discovery.Group{Name: name}
 		for _, version := range c.Versions(name) {
 			v := discovery.Version{Name: version}
-			for _, d := range c.All() {
+			for _, d := range all {
 				if d.Group == name && d.Version == version {
 					v.Resources = append(v.Resources, describeKind(d))
 					group.Custom = group.Custom || codec.IsTree(d)
