@@ -102,6 +102,10 @@ func storedMessage(d *kind.Definition, value []byte) (raw []byte, form storedFor
 		}
 	} else {
 		form.outdated = notEnvelope == nil || !looksLikeJSON(value)
+		if raw = expected.take(d, value); raw != nil {
+			form.defaulted = true
+			return raw, form, nil
+		}
 	}
 	obj, err := decodeStored(d, value)
 	if err != nil {

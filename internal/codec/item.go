@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
@@ -66,6 +65,10 @@ func DecodeVersion(hub *kind.Definition, v *watchcache.Version) (object.Object, 
 	if err != nil {
 		return nil, err
 	}
+	if v.Defaulted.Load() {
+		identify(hub, obj, v.Revision)
+		return obj, nil
+	}
 	return finish(hub, obj, v.Revision), nil
 }
 
@@ -73,7 +76,7 @@ func DecodeVersion(hub *kind.Definition, v *watchcache.Version) (object.Object, 
 // kind, as list items are; see WithType.
 func (i *Item) JSON() ([]byte, error) {
 	if i.Version == nil || i.Object != nil {
-		return i.transient()
+		return i.appendTransient(nil)
 	}
 	if i.Version.Err != nil {
 		return nil, i.Version.Err
@@ -86,28 +89,28 @@ func (i *Item) asStored() bool {
 	return i.tree() && i.Definition.Convert == nil && bytes.HasPrefix(i.Version.Blob, []byte(`{"apiVersion":"`+i.Definition.APIVersion()+`",`))
 }
 
-// transient encodes an object in hand. What was written is shown as it reads back, so
+// appendTransient appends the JSON of an object in hand. What was written is shown as it reads back, so
 // that the answer to a write is that to the next read.
-func (i *Item) transient() ([]byte, error) {
+func (i *Item) appendTransient(b []byte) ([]byte, error) {
 	hub := i.Object
 	if i.Version != nil {
 		if i.asStored() { // and pruned and defaulted when it was written
-			return i.Version.Blob, nil
+			return append(b, i.Version.Blob...), nil
 		}
 		if i.Version.Defaulted.Load() {
-			text, _, err := i.storedJSON()
-			return text, err
+			return i.appendJSON(b)
 		}
 		var err error
 		if hub, err = DecodeVersion(i.Definition.Hub(), i.Version); err != nil {
-			return nil, err
+			return b, err
 		}
 	}
 	obj, err := FromHub(i.Definition, hub)
 	if err != nil {
-		return nil, err
+		return b, err
 	}
-	return marshalItem(obj)
+	text, err := marshalItem(obj)
+	return append(b, text...), err
 }
 
 // appendJSON appends the item's JSON; what is not kept already is not kept for it.
@@ -196,24 +199,38 @@ func typeHead(apiVersion, kindName string) string {
 // AppendWithType appends the item's JSON as an object of its own, that is with
 // apiVersion and kind.
 func (i *Item) AppendWithType(b []byte) ([]byte, error) {
-	body, err := i.JSON()
+	add := i.appendTransient // which is not kept, and so need not be in memory of its own
+	if i.Version != nil && i.Object == nil {
+		add = func(b []byte) ([]byte, error) {
+			body, err := i.JSON()
+			return append(b, body...), err
+		}
+	}
+	if i.tree() {
+		return add(b)
+	}
+	b = appendType(b, i.Definition.APIVersion(), i.Definition.Kind)
+	at := len(b)
+	b, err := add(b)
 	if err != nil {
 		return nil, err
 	}
-	if i.tree() {
-		return append(b, body...), nil
-	}
-	return appendTyped(b, i.Definition.APIVersion(), i.Definition.Kind, body), nil
+	return joinType(b, at), nil
 }
 
-func appendTyped(b []byte, apiVersion, kindName string, body []byte) []byte {
-	b = slices.Grow(b, len(`{"kind":"","apiVersion":"",}`)+len(kindName)+len(apiVersion)+len(body)+len("}\n"))
+// appendType appends the type of an object; what is appended then is joined to it by joinType.
+func appendType(b []byte, apiVersion, kindName string) []byte {
 	b = append(append(append(b, `{"kind":"`...), kindName...), `","apiVersion":"`...)
-	b = append(append(b, apiVersion...), '"')
-	if len(body) == 2 { // {}
-		return append(b, '}')
+	return append(append(b, apiVersion...), '"')
+}
+
+// joinType makes one object of a type and the members that begin at a place.
+func joinType(b []byte, at int) []byte {
+	if len(b)-at == len("{}") {
+		return append(b[:at], '}')
 	}
-	return append(append(b, ','), body[1:]...)
+	b[at] = ','
+	return b
 }
 
 // EncodeDecoded returns the JSON, with its type, of an object that is in the version of the
@@ -223,7 +240,8 @@ func (i *Item) EncodeDecoded(obj object.Object) ([]byte, error) {
 	if err != nil || i.tree() {
 		return body, err
 	}
-	return appendTyped(nil, i.Definition.APIVersion(), i.Definition.Kind, body), nil
+	b := appendType(make([]byte, 0, len(`{"kind":"","apiVersion":"",`)+len(i.Definition.Kind)+len(i.Definition.APIVersion())+len(body)), i.Definition.APIVersion(), i.Definition.Kind)
+	return joinType(append(b, body...), len(b)), nil
 }
 
 // Message returns the item's protobuf message, without envelope.

@@ -265,8 +265,7 @@ func decodeText(d *kind.Definition, value []byte) (object.Object, error) {
 // finish sets what is not stored: the resourceVersion, the type, and defaults of
 // fields that were unknown when the object was written.
 func finish(d *kind.Definition, obj object.Object, revision storage.Revision) object.Object {
-	obj.SetResourceVersion(FormatRevision(revision))
-	SetKind(obj, d.GroupVersionKind())
+	identify(d, obj, revision)
 	switch {
 	case d.Prune != nil: // what the schemas do not know any more is not shown
 		_, _ = d.Prune(obj, true)
@@ -274,6 +273,11 @@ func finish(d *kind.Definition, obj object.Object, revision storage.Revision) ob
 		d.Default(obj)
 	}
 	return obj
+}
+
+func identify(d *kind.Definition, obj object.Object, revision storage.Revision) {
+	obj.SetResourceVersion(FormatRevision(revision))
+	SetKind(obj, d.GroupVersionKind())
 }
 
 // ErrNotObject says that a stored value has none of the forms of an object.

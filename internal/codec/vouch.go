@@ -61,15 +61,25 @@ func vouch(d *kind.Definition, obj object.Object, m message, raw []byte) {
 	if d.Default == nil || d.Stored.Undefaulted || d.Stored.TellsEmpty || shapeFor(d) == nil {
 		return
 	}
+	if complete(d, obj, m, raw) {
+		vouched.add(raw)
+	}
+}
+
+// complete reports whether an object, of which raw is the message, has its defaults. It is then as it was.
+func complete(d *kind.Definition, obj object.Object, m message, raw []byte) bool {
+	if d.Default == nil {
+		return true
+	}
 	gvk := obj.GetObjectKind().GroupVersionKind()
 	d.Default(obj)
 	if sameMessage(m, raw) {
-		vouched.add(raw)
-		return
+		return true
 	}
 	m.Reset()
 	_ = m.Unmarshal(raw) // what was just encoded can be decoded
 	SetKind(obj, gvk)
+	return false
 }
 
 // hasDefaults reports whether an object that was decoded from a version and defaulted is what the version holds.

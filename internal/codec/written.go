@@ -3,6 +3,7 @@ package codec
 import (
 	"bytes"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
@@ -17,7 +18,8 @@ type Written struct {
 
 	definition *kind.Definition
 	// message is the protobuf message that readers get, but for its resourceVersion. nil: it must be read back from Value.
-	message []byte
+	message   []byte
+	defaulted bool // message has all defaults
 }
 
 // Write encodes an object of the hub definition d for the store.
@@ -29,14 +31,20 @@ func Write(d *kind.Definition, obj object.Object) (Written, error) {
 	}
 	if d.Stored.Encoding == kind.Protobuf {
 		_, _, w.message, err = OpenEnvelope(w.Value)
+		w.defaulted = d.Default == nil || vouched.has(w.message)
 		return w, err
 	}
 	m, ok := obj.(message)
 	if !ok {
 		return w, fmt.Errorf("encode %s: %T has no protobuf form", d.Kind, obj)
 	}
-	w.message, err = m.Marshal()
-	return w, err
+	if w.message, err = m.Marshal(); err != nil || d.Stored.TellsEmpty {
+		return w, err
+	}
+	if w.defaulted = complete(d, obj, m, w.message); w.defaulted {
+		expected.put(d, w.Value, w.message)
+	}
+	return w, nil
 }
 
 // Version is what was written, once it has a revision.
@@ -46,7 +54,7 @@ func (w *Written) Version(revision storage.Revision) (*watchcache.Version, error
 	}
 	blob, err := restamp(w.message, revision)
 	v := &watchcache.Version{Revision: revision, Blob: blob}
-	v.Defaulted.Store(w.definition.Default == nil || vouched.has(w.message))
+	v.Defaulted.Store(w.defaulted)
 	return v, err
 }
 
@@ -58,6 +66,44 @@ func (w *Written) Same(v *watchcache.Version) (bool, error) {
 	}
 	s, err := cutForStamp(w.message, v.Revision)
 	return err == nil && s.equals(v.Blob), err
+}
+
+// expected are messages of values in JSON that this server wrote and will soon read in its watch: to decode them and encode the objects anew
+// is most of what such a write costs. One that is lost is made anew.
+var expected messages
+
+type messages struct {
+	slots [64]atomic.Pointer[expectation]
+}
+
+type expectation struct {
+	definition *kind.Definition
+	value      fingerprint
+	message    []byte
+}
+
+// maxExpected bounds a message that is expected.
+const maxExpected = 128 << 10
+
+func (m *messages) slot(f fingerprint) *atomic.Pointer[expectation] {
+	return &m.slots[f[0]%uint64(len(m.slots))]
+}
+
+func (m *messages) put(d *kind.Definition, value, message []byte) {
+	if len(message) <= maxExpected {
+		f := fingerprintOf(value)
+		m.slot(f).Store(&expectation{d, f, message})
+	}
+}
+
+// take returns the message of a value, once, or nil.
+func (m *messages) take(d *kind.Definition, value []byte) []byte {
+	f := fingerprintOf(value)
+	slot := m.slot(f)
+	if e := slot.Load(); e != nil && e.definition == d && e.value == f && slot.CompareAndSwap(e, nil) {
+		return e.message
+	}
+	return nil
 }
 
 // stamp is a version made from a stored value.

@@ -171,7 +171,7 @@ func TestEncryptionOfEverything(t *testing.T) {
 }
 
 // eventually tries until there is no error.
-func eventually(t *testing.T, try func() error) {
+func eventually(t testing.TB, try func() error) {
 	t.Helper()
 	deadline := time.Now().Add(time.Minute)
 	for {

@@ -21,7 +21,7 @@ import (
 // running is a server that a test talks to.
 type running struct {
 	kubernetes.Interface
-	t       *testing.T
+	t       testing.TB
 	server  *Server
 	dynamic dynamic.Interface
 	http    *http.Client
@@ -29,7 +29,7 @@ type running struct {
 }
 
 // startServer runs a server on a free port of 127.0.0.1, with its data in config.DataDir or a new directory.
-func startServer(t *testing.T, config Config) *running {
+func startServer(t testing.TB, config Config) *running {
 	t.Helper()
 	config.BindAddress, config.SecurePort, config.EtcdUnsafeNoFsync = "127.0.0.1", 0, true
 	if config.AdvertiseAddress == "" {

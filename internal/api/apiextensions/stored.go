@@ -177,7 +177,7 @@ func fromStored(stored any) (object.Object, error) {
 	for i := range spec.Versions {
 		v := &spec.Versions[i]
 		if beta {
-			spec.give(v)
+			spec.give(v, i > 0)
 		}
 		d.Spec.Versions = append(d.Spec.Versions, apiextensionsv1.CustomResourceDefinitionVersion{
 			Name: v.Name, Served: v.Served, Storage: v.Storage, Deprecated: v.Deprecated, DeprecationWarning: v.DeprecationWarning,
@@ -188,13 +188,17 @@ func fromStored(stored any) (object.Object, error) {
 	return d, nil
 }
 
-// give gives a version, as its own, what it has in common with the others.
-func (s *storedSpec) give(v *storedVersionOf) {
+// give gives a version, as its own, what it has in common with the others; copied says that another one has it already.
+func (s *storedSpec) give(v *storedVersionOf, copied bool) {
+	validation, subresources := s.Validation, s.Subresources
+	if copied {
+		validation, subresources = validation.DeepCopy(), subresources.DeepCopy()
+	}
 	if v.Schema == nil {
-		v.Schema = s.Validation.DeepCopy()
+		v.Schema = validation
 	}
 	if v.Subresources == nil {
-		v.Subresources = s.Subresources.DeepCopy()
+		v.Subresources = subresources
 	}
 	if v.Columns == nil {
 		v.Columns = s.Columns
@@ -253,9 +257,10 @@ func sortValues(s *apiextensionsv1.JSONSchemaProps) {
 			sortValues(of.Schema)
 		}
 	}
+	var one apiextensionsv1.JSONSchemaProps
 	for _, of := range []map[string]apiextensionsv1.JSONSchemaProps{s.Properties, s.PatternProperties, s.Definitions} {
 		for name := range of {
-			one := of[name] // its values are pointers and slices: they change where they are
+			one = of[name] // its values are pointers and slices: they change where they are
 			sortValues(&one)
 		}
 	}
