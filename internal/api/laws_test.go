@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metafuzzer "k8s.io/apimachinery/pkg/apis/meta/fuzzer"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -55,6 +56,23 @@ func filler(seed int64) *randfill.Filler {
 				*t = []corev1.LimitType{corev1.LimitTypeContainer, corev1.LimitTypePod}[c.Intn(2)]
 			},
 			func(s *apiextensionsv1.JSONSchemaProps, c randfill.Continue) { *s = randomSchema(c, 3) },
+			func(s *corev1.Container, c randfill.Continue) {
+				c.FillNoCustom(s)
+				s.Name = []string{"a", "b", s.Name}[c.Intn(3)]
+			},
+			func(s *corev1.PodCondition, c randfill.Continue) {
+				c.FillNoCustom(s)
+				s.Type = []corev1.PodConditionType{corev1.PodInitialized, corev1.PodReady, corev1.PodScheduled}[c.Intn(3)]
+				s.Status = []corev1.ConditionStatus{corev1.ConditionTrue, corev1.ConditionFalse}[c.Intn(2)]
+				s.Reason = []string{corev1.PodReasonSchedulingGated, s.Reason}[c.Intn(2)]
+			},
+			func(g *corev1.PodReadinessGate, c randfill.Continue) {
+				g.ConditionType = []corev1.PodConditionType{corev1.PodInitialized, corev1.PodReady}[c.Intn(2)]
+			},
+			func(s *corev1.ContainerStatus, c randfill.Continue) {
+				c.FillNoCustom(s)
+				s.Name = []string{"a", "b", s.Name}[c.Intn(3)]
+			},
 			func(p **corev1.ContainerRestartPolicy, c randfill.Continue) {
 				if c.Bool() {
 					*p = ptr.To(corev1.ContainerRestartPolicyAlways)
@@ -174,6 +192,49 @@ func TestTranscodedIsDecoded(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestColumnFields: a row that is made from the fields that the columns are said to look at is that of the whole object.
+func TestColumnFields(t *testing.T) {
+	checked := map[string]bool{}
+	each(t, func(t *testing.T, d *kind.Definition, fill func() object.Object) {
+		if d.ColumnFields == nil {
+			return
+		}
+		checked[d.Kind] = true
+		for range 10 {
+			checkRow(t, d, fill())
+		}
+	})
+	if !checked["Pod"] {
+		t.Error("the columns of pods look at anything")
+	}
+}
+
+func checkRow(t *testing.T, d *kind.Definition, obj object.Object) {
+	t.Helper()
+	if obj.GetGeneration()%2 == 0 {
+		obj.SetDeletionTimestamp(&metav1.Time{Time: time.Unix(1e9, 0)})
+	}
+	written, err := codec.Write(d, obj)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := written.Version(7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Defaulted.Store(true) // so that nothing else is decoded
+	now := func() time.Time { return time.Unix(1e9, 0) }
+	e := codec.Encoder{Definition: d, Format: codec.Format{View: codec.AsTable, ViewVersion: "v1", IncludeObject: "None"}, Now: now}
+	want, err := e.Object(codec.Item{Definition: d, Version: v, Object: obj})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := e.Object(codec.Item{Definition: d, Version: v})
+	if err != nil || string(got) != string(want) {
+		t.Errorf("%v: %s", err, cmp.Diff(string(want), string(got)))
+	}
 }
 
 // TestConversionSettles: there and back may say something in another way (annotations of autoscaling/v1), but only once.

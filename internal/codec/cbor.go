@@ -128,7 +128,7 @@ func (c *collection) writeCBOR(w io.Writer) error {
 			if out, err = appendCBOR(out, text); err != nil {
 				return err
 			}
-			if len(out) > tableChunk {
+			if len(out) > listChunk {
 				if _, err := w.Write(out); err != nil {
 					return err
 				}

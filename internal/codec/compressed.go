@@ -276,7 +276,10 @@ func multiply(a, b uint32) (product uint32) {
 // buffer is memory that is used again.
 type buffer struct{ b []byte }
 
-var buffers = sync.Pool{New: func() any { return &buffer{make([]byte, 0, maxRun)} }}
+// maxKeptOut bounds the buffers that are used again.
+const maxKeptOut = 1 << 20
+
+var buffers = sync.Pool{New: func() any { return &buffer{make([]byte, 0, 16<<10)} }}
 
 func chunk() *buffer { return buffers.Get().(*buffer) }
 

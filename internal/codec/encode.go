@@ -34,11 +34,11 @@ func (e *Encoder) Object(i Item) ([]byte, error) { return e.AppendObject(nil, i)
 func (e *Encoder) AppendObject(b []byte, i Item) ([]byte, error) {
 	switch e.Format.View {
 	case AsTable:
-		var table bytes.Buffer
-		if err := e.writeTable(&table, []Item{i}, metav1.ListMeta{ResourceVersion: resourceVersion(&i)}); err != nil {
+		table, err := e.tableOf(&i)
+		if err != nil {
 			return nil, err
 		}
-		return textForm(table.Bytes(), e.Format)
+		return textForm(table, e.Format)
 	case AsMetadata:
 		p, err := i.Metadata(e.Format.ViewVersion)
 		if err != nil {
@@ -110,13 +110,6 @@ func resourceVersion(i *Item) string {
 //
 // The forms of text are written as they stand below, protobuf by writeMessages and CBOR from a collection.
 func (e *Encoder) WriteList(w io.Writer, items []Item, meta metav1.ListMeta) error {
-	write := e.writeJSONList
-	switch {
-	case e.Format.View == AsTable:
-		write = e.writeListTable
-	case e.Format.View == AsMetadata:
-		write = e.writeMetadataList
-	}
 	switch {
 	case e.Format.Media == ProtobufMedia && e.Format.View == AsMetadata:
 		return e.writeMessages(w, e.viewAPIVersion(), "PartialObjectMetadataList", items, meta, metadataMessage)
@@ -124,58 +117,79 @@ func (e *Encoder) WriteList(w io.Writer, items []Item, meta metav1.ListMeta) err
 		return e.writeMessages(w, e.Definition.APIVersion(), e.Definition.ListKind, items, meta, wholeMessage)
 	case e.Format.Media == CBORMedia:
 		return e.collection(items, meta).writeCBOR(w)
-	case e.Format.Media == YAMLMedia || e.Format.Pretty:
-		var b bytes.Buffer
-		if err := write(&b, items, meta); err != nil {
-			return err
-		}
-		text, err := textForm(b.Bytes(), e.Format)
-		if err != nil {
-			return err
-		}
-		_, err = w.Write(text)
-		return err
 	}
-	if err := write(w, items, meta); err != nil {
-		return err
-	}
-	_, err := w.Write(newline)
-	return err
-}
-
-func (e *Encoder) writeJSONList(w io.Writer, items []Item, meta metav1.ListMeta) error {
 	head, tail, err := e.listEnds(meta)
 	if err != nil {
 		return err
 	}
-	if _, err := io.WriteString(w, head); err != nil {
+	appendItem := e.itemAppender(items)
+	if e.Format.Media == JSONMedia && !e.Format.Pretty {
+		return writeElements(w, head, len(items), appendItem, tail+"\n")
+	}
+	var b bytes.Buffer
+	if err := writeElements(&b, head, len(items), appendItem, tail); err != nil {
 		return err
 	}
-	for n := range items {
-		body, err := items[n].JSON()
-		if err != nil {
-			return err
-		}
-		if n > 0 {
-			if _, err := w.Write(comma); err != nil {
-				return err
-			}
-		}
-		if _, err := w.Write(body); err != nil {
-			return err
-		}
+	text, err := textForm(b.Bytes(), e.Format)
+	if err != nil {
+		return err
 	}
-	_, err = io.WriteString(w, tail)
+	_, err = w.Write(text)
 	return err
 }
 
-// listEnds is what stands before and behind the items of a JSON list.
+// listChunk is about how much of a list is written at a time.
+const listChunk = 64 << 10
+
+// writeElements writes a head, n elements with commas between them, and a tail.
+func writeElements(w io.Writer, head string, n int, appendElement func(b []byte, n int) ([]byte, error), tail string) (err error) {
+	out := chunk()
+	out.b = append(out.b, head...)
+	for i := range n {
+		if i > 0 {
+			out.b = append(out.b, ',')
+		}
+		if out.b, err = appendElement(out.b, i); err != nil {
+			return err
+		}
+		if len(out.b) >= listChunk {
+			if _, err := w.Write(out.b); err != nil {
+				return err // and the buffer is not used again: see writer.reuse in httpapi
+			}
+			out.b = out.b[:0]
+		}
+	}
+	if _, err = w.Write(append(out.b, tail...)); err != nil {
+		return err
+	}
+	out.release()
+	return nil
+}
+
+// itemAppender returns how an item of a list is appended in the view that is asked for.
+func (e *Encoder) itemAppender(items []Item) func(b []byte, n int) ([]byte, error) {
+	switch e.Format.View {
+	case AsTable:
+		return e.rowAppender(items, e.listRows(items))
+	case AsMetadata:
+		return func(b []byte, n int) ([]byte, error) { return e.appendMetadata(b, &items[n]) }
+	}
+	return func(b []byte, n int) ([]byte, error) { return items[n].appendListed(b) }
+}
+
+// listEnds is what stands before and behind the items of a list in JSON.
 func (e *Encoder) listEnds(meta metav1.ListMeta) (head, tail string, err error) {
 	metadata, err := json.Marshal(meta)
 	if err != nil {
 		return "", "", err
 	}
-	if !IsTree(e.Definition) {
+	switch {
+	case e.Format.View == AsTable:
+		head, err = e.tableHead(metadata)
+		return head, "]}", err
+	case e.Format.View == AsMetadata:
+		return typeHead(e.viewAPIVersion(), "PartialObjectMetadataList") + `"metadata":` + string(metadata) + `,"items":[`, "]}", nil
+	case !IsTree(e.Definition):
 		return typeHead(e.Definition.APIVersion(), e.Definition.ListKind) + `"metadata":` + string(metadata) + `,"items":[`, "]}", nil
 	}
 	if meta.Continue == "" { // Parity: it is there in lists of custom resources; see the corpus, crd/crud
@@ -190,32 +204,18 @@ func (e *Encoder) collection(items []Item, meta metav1.ListMeta) *collection {
 	c := &collection{
 		fields: map[string]any{"kind": e.Definition.ListKind, "metadata": meta, "apiVersion": e.Definition.APIVersion()},
 		order:  []string{"kind", "items", "metadata", "apiVersion"}, items: "items", n: len(items),
-		append: func(b []byte, i int) ([]byte, error) {
-			body, err := items[i].JSON()
-			return append(b, body...), err
-		},
+		append: e.itemAppender(items),
 	}
 	switch e.Format.View {
 	case AsMetadata:
 		c.fields["kind"], c.fields["apiVersion"] = "PartialObjectMetadataList", e.viewAPIVersion()
-		c.append = func(b []byte, i int) ([]byte, error) { return e.appendMetadata(b, &items[i]) }
 	case AsTable:
-		rowOf, now := e.listRows(items), e.now()
 		c.fields["kind"], c.fields["apiVersion"] = "Table", e.viewAPIVersion()
 		c.fields["columnDefinitions"] = e.Definition.Columns.All().Definitions()
 		c.order, c.items = []string{"kind", "rows", "metadata", "apiVersion", "columnDefinitions"}, "rows"
-		c.append = func(b []byte, i int) ([]byte, error) {
-			r, err := rowOf(i)
-			if err != nil {
-				return nil, err
-			}
-			return e.appendRow(b, &items[i], r, now)
-		}
 	}
 	return c
 }
-
-var comma, newline = []byte{','}, []byte{'\n'}
 
 // writeMessages writes a protobuf list: every list kind of the API has its
 // metadata in field 1 and its items in field 2.
@@ -292,32 +292,6 @@ func metadataMessage(i *Item) (wrapped, error) {
 	}
 	raw, err := p.Marshal()
 	return wrapped{raw: raw}, err
-}
-
-func (e *Encoder) writeMetadataList(w io.Writer, items []Item, meta metav1.ListMeta) error {
-	listMeta, err := json.Marshal(meta)
-	if err != nil {
-		return err
-	}
-	b := make([]byte, 0, tableChunk+4096)
-	b = append(append(append(b, typeHead(e.viewAPIVersion(), "PartialObjectMetadataList")...), `"metadata":`...), listMeta...)
-	b = append(b, `,"items":[`...)
-	for n := range items {
-		if n > 0 {
-			b = append(b, ',')
-		}
-		if b, err = e.appendMetadata(b, &items[n]); err != nil {
-			return err
-		}
-		if len(b) > tableChunk {
-			if _, err := w.Write(b); err != nil {
-				return err
-			}
-			b = b[:0]
-		}
-	}
-	_, err = w.Write(append(b, "]}"...))
-	return err
 }
 
 // Event encodes one watch event with its framing: a line of JSON, a length

@@ -53,6 +53,9 @@ const (
 	formSize = 224
 )
 
+// admittedOf: of so many forms that lists make when there is no room, one is kept.
+const admittedOf = 16
+
 func (f *form) size() int {
 	n := formSize + len(f.metadata)
 	if !f.shared {
@@ -71,79 +74,107 @@ type formCache struct {
 		order []*note // in the order in which their forms were made
 		first int     // of order that still counts
 		size  int
+
+		refused uint // by admits
 	}
 }
 
-// load returns what was derived from an item's version; the zero form if nothing was.
-func (c *formCache) load(i *Item) form {
+// underived is the form of which nothing was made yet.
+var underived form
+
+// load returns what was derived from an item's version.
+func (c *formCache) load(i *Item) *form {
 	if f, ok := i.Version.Derived.Load().(*form); ok && f.definition == i.Definition {
-		return *f
+		return f
 	}
-	return form{definition: i.Definition}
+	return &underived
 }
 
 // jsonOf returns the JSON form of an item that is a stored version.
-func (c *formCache) jsonOf(i *Item) (_ []byte, err error) {
-	f := c.load(i)
-	if f.json != nil {
+func (c *formCache) jsonOf(i *Item) ([]byte, error) {
+	if f := c.load(i); f.json != nil {
 		return f.json, nil
 	}
-	if f.json, f.metaEnd, err = i.storedJSON(); err != nil {
+	text, metaEnd, err := i.storedJSON()
+	if err != nil {
 		return nil, err
 	}
-	if i.tree() && bytes.Equal(f.json, i.Version.Blob) {
-		f.json, f.shared = i.Version.Blob, true
+	return c.keepJSON(i, text, metaEnd), nil
+}
+
+// keepJSON keeps the JSON of an item, and returns what it keeps.
+func (c *formCache) keepJSON(i *Item, text []byte, metaEnd int) []byte {
+	shared := i.tree() && bytes.Equal(text, i.Version.Blob)
+	if shared {
+		text = i.Version.Blob
 	}
-	c.keep(i.Version, &f)
-	return f.json, nil
+	c.keep(i, func(f *form) { f.json, f.metaEnd, f.shared = text, metaEnd, shared })
+	return text
 }
 
 // metadataOf returns the metadata of an item that is a stored version, as JSON.
 func (c *formCache) metadataOf(i *Item) ([]byte, error) {
-	f := c.load(i)
-	if f.metadata != nil {
+	if f := c.load(i); f.metadata != nil {
 		return f.metadata, nil
 	}
 	p, err := i.Metadata("v1")
 	if err != nil {
 		return nil, err
 	}
-	if f.metadata, err = json.Marshal(&p.ObjectMeta); err != nil {
+	text, err := json.Marshal(&p.ObjectMeta)
+	if err != nil {
 		return nil, err
 	}
-	c.keep(i.Version, &f)
-	return f.metadata, nil
+	c.keep(i, func(f *form) { f.metadata = text })
+	return text, nil
 }
 
 // rowOf returns the cells of an item that is a stored version.
 func (c *formCache) rowOf(i *Item, columns kind.Columns) (*row, error) {
-	f := c.load(i)
-	if f.row != nil {
+	if f := c.load(i); f.row != nil {
 		return f.row, nil
 	}
-	obj, err := i.hub()
+	obj, err := i.shown()
 	if err != nil {
 		return nil, err
 	}
-	if f.row, err = makeRow(i.Definition, columns, obj); err != nil {
+	r, err := makeRow(i.Definition, columns, obj)
+	if err != nil {
 		return nil, err
 	}
-	c.keep(i.Version, &f)
-	return f.row, nil
+	c.keep(i, func(f *form) { f.row = r })
+	return r, nil
 }
 
-func (c *formCache) keep(v *watchcache.Version, f *form) {
+// admits reports whether something of a size is to be kept that was made for a list. What pushes out nothing is. A list goes
+// through everything in one order, and when that is more than there is room for, each list would push out what the next one
+// begins with: so only some of it is kept then, and stays for a while.
+func (c *formCache) admits(size int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if old, ok := v.Derived.Load().(*form); ok {
+	if c.mu.size+size+formSize <= c.limit {
+		return true
+	}
+	c.mu.refused++
+	return c.mu.refused%admittedOf == 0
+}
+
+// keep adds to the form of an item's version.
+func (c *formCache) keep(i *Item, add func(f *form)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f := *c.load(i)
+	f.definition = i.Definition
+	add(&f)
+	if old, ok := i.Version.Derived.Load().(*form); ok {
 		f.note = old.note
 	} else {
-		f.note = &note{version: weak.Make(v)}
+		f.note = &note{version: weak.Make(i.Version)}
 		c.mu.order = append(c.mu.order, f.note)
 	}
 	c.mu.size += f.size() - f.note.size
 	f.note.size = f.size()
-	v.Derived.Store(f)
+	i.Version.Derived.Store(&f)
 	for c.mu.size > c.limit && c.mu.first < len(c.mu.order) {
 		oldest := c.mu.order[c.mu.first]
 		c.mu.order[c.mu.first] = nil

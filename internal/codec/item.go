@@ -49,6 +49,14 @@ func (i *Item) hub() (object.Object, error) {
 	return DecodeVersion(i.Definition.Hub(), i.Version)
 }
 
+// shown returns as much of a stored version, in the version that the engine works on, as its columns look at.
+func (i *Item) shown() (object.Object, error) {
+	if part, ok := columnPart(i.Definition); ok && i.Version.Defaulted.Load() {
+		return part.Decode(i.Version)
+	}
+	return i.hub()
+}
+
 // DecodeVersion returns the object of the hub definition that a cached version holds, the caller's own.
 func DecodeVersion(hub *kind.Definition, v *watchcache.Version) (object.Object, error) {
 	if v.Err != nil {
@@ -113,42 +121,65 @@ func (i *Item) appendTransient(b []byte) ([]byte, error) {
 	return append(b, text...), err
 }
 
-// appendJSON appends the item's JSON; what is not kept already is not kept for it.
+// appendListed appends the item's JSON as a list item; it is kept while there is room.
+func (i *Item) appendListed(b []byte) ([]byte, error) {
+	if i.Version == nil || i.Object != nil {
+		return i.appendTransient(b)
+	}
+	if f := forms.load(i); f.json != nil {
+		return append(b, f.json...), nil
+	}
+	start := len(b)
+	b, metaEnd, err := i.appendStored(b)
+	if made := b[start:]; err == nil && forms.admits(len(made)) {
+		forms.keepJSON(i, bytes.Clone(made), metaEnd)
+	}
+	return b, err
+}
+
+// appendJSON appends the JSON of a stored version; what is not kept already is not kept for it.
 func (i *Item) appendJSON(b []byte) ([]byte, error) {
 	if f := forms.load(i); f.json != nil {
 		return append(b, f.json...), nil
 	}
-	if s := shapeFor(i.Definition); s != nil && i.Version.Defaulted.Load() {
-		if longer, err := appendTranscoded(b, s, i.Version.Blob); err == nil {
-			return longer, nil
-		}
-	}
-	text, _, err := i.storedJSON()
-	return append(b, text...), err
+	b, _, err := i.appendStored(b)
+	return b, err
 }
 
-// storedJSON makes the JSON of a stored version, without making the object if that can be avoided, and tells
-// where the metadata in it ends, if it knows.
+// storedJSON makes the JSON of a stored version, and tells where the metadata in it ends, if it knows.
 func (i *Item) storedJSON() (text []byte, metaEnd int, err error) {
+	out := chunk()
+	defer out.release()
+	if out.b, metaEnd, err = i.appendStored(out.b); err != nil {
+		return nil, 0, err
+	}
+	return bytes.Clone(out.b), metaEnd, nil
+}
+
+// appendStored is storedJSON behind what is in b. It does without making the object if that can be avoided.
+func (i *Item) appendStored(b []byte) (_ []byte, metaEnd int, err error) {
+	if i.Version.Err != nil {
+		return b, 0, i.Version.Err
+	}
 	s := shapeFor(i.Definition)
 	if s != nil && i.Version.Defaulted.Load() {
-		if text, metaEnd, err = transcode(s, i.Version.Blob); err == nil {
-			if !bytes.HasPrefix(text, []byte(metadataMember)) {
+		if longer, metaEnd, err := appendTranscoded(b, s, i.Version.Blob); err == nil {
+			if !bytes.HasPrefix(longer[len(b):], []byte(metadataMember)) {
 				metaEnd = 0
 			}
-			return text, metaEnd, nil
+			return longer, metaEnd, nil
 		}
 	}
 	only := Item{Definition: i.Definition, Version: i.Version}
 	obj, err := only.Decoded()
 	if err != nil {
-		return nil, 0, err
+		return b, 0, err
 	}
 	if s != nil && hasDefaults(obj, i.Version) {
 		i.Version.Defaulted.Store(true)
 	}
-	text, err = marshalItem(obj)
-	return text, 0, err
+	text, err := marshalItem(obj)
+	return append(b, text...), 0, err
 }
 
 // appendMetadata appends the item's metadata as JSON.
@@ -165,7 +196,7 @@ func (i *Item) appendMetadata(b []byte) ([]byte, error) {
 		return append(b, f.json[len(metadataMember):f.metaEnd]...), nil
 	}
 	if raw, ok := i.rawMetadata(); ok {
-		if longer, err := appendTranscoded(b, metaShape(), raw); err == nil {
+		if longer, _, err := appendTranscoded(b, metaShape(), raw); err == nil {
 			return longer, nil
 		}
 	}

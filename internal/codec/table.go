@@ -3,9 +3,10 @@ package codec
 import (
 	"bytes"
 	"encoding/json"
-	"io"
+	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/timonel/timonel/internal/kind"
@@ -16,15 +17,15 @@ import (
 // A Table (KEP-1904, server-side printing) is written piece by piece: the cells of stored versions and
 // their metadata are kept, so that a list that is shown again and again costs little more than its bytes.
 
-// writeTable writes items as a Table. In a stream only the first carries the
-// column definitions.
-func (e *Encoder) writeTable(w io.Writer, items []Item, meta metav1.ListMeta) error {
-	return e.writeRows(w, items, meta, e.rows(items))
-}
-
-// writeListTable is writeTable for a list.
-func (e *Encoder) writeListTable(w io.Writer, items []Item, meta metav1.ListMeta) error {
-	return e.writeRows(w, items, meta, e.listRows(items))
+// tableOf is the Table of a single item. In a stream only the first carries the column definitions.
+func (e *Encoder) tableOf(i *Item) ([]byte, error) {
+	head, tail, err := e.listEnds(metav1.ListMeta{ResourceVersion: resourceVersion(i)})
+	if err != nil {
+		return nil, err
+	}
+	items := []Item{*i}
+	b, err := e.rowAppender(items, e.rows(items))([]byte(head), 0)
+	return append(b, tail...), err
 }
 
 // rows makes the row of each item.
@@ -57,32 +58,16 @@ func (e *Encoder) listRows(items []Item) func(n int) (*row, error) {
 	}
 }
 
-func (e *Encoder) writeRows(w io.Writer, items []Item, meta metav1.ListMeta, rowOf func(n int) (*row, error)) error {
-	b, err := e.tableHead(e.Definition.Columns.All(), meta)
-	if err != nil {
-		return err
-	}
+// rowAppender returns how an item is appended as its row.
+func (e *Encoder) rowAppender(items []Item, rowOf func(n int) (*row, error)) func(b []byte, n int) ([]byte, error) {
 	now := e.now()
-	for n := range items {
-		if n > 0 {
-			b = append(b, ',')
-		}
+	return func(b []byte, n int) ([]byte, error) {
 		r, err := rowOf(n)
 		if err != nil {
-			return err
+			return b, err
 		}
-		if b, err = e.appendRow(b, &items[n], r, now); err != nil {
-			return err
-		}
-		if len(b) > tableChunk {
-			if _, err := w.Write(b); err != nil {
-				return err
-			}
-			b = b[:0]
-		}
+		return e.appendRow(b, &items[n], r, now)
 	}
-	_, err = w.Write(append(b, "]}"...))
-	return err
 }
 
 func (e *Encoder) now() time.Time {
@@ -92,26 +77,16 @@ func (e *Encoder) now() time.Time {
 	return time.Now()
 }
 
-// tableChunk is about how much of a table is written at a time.
-const tableChunk = 16 << 10
-
-func (e *Encoder) tableHead(columns kind.Columns, meta metav1.ListMeta) ([]byte, error) {
+// tableHead is what stands before the rows.
+func (e *Encoder) tableHead(metadata []byte) (string, error) {
 	definitions := []byte("null")
 	if !e.columnsSent {
 		var err error
-		if definitions, err = json.Marshal(columns.Definitions()); err != nil {
-			return nil, err
+		if definitions, err = json.Marshal(e.Definition.Columns.All().Definitions()); err != nil {
+			return "", err
 		}
 	}
-	listMeta, err := json.Marshal(meta)
-	if err != nil {
-		return nil, err
-	}
-	b := make([]byte, 0, tableChunk+4096)
-	b = append(b, typeHead(e.viewAPIVersion(), "Table")...)
-	b = append(append(b, `"metadata":`...), listMeta...)
-	b = append(append(b, `,"columnDefinitions":`...), definitions...)
-	return append(b, `,"rows":[`...), nil
+	return typeHead(e.viewAPIVersion(), "Table") + `"metadata":` + string(metadata) + `,"columnDefinitions":` + string(definitions) + `,"rows":[`, nil
 }
 
 func (e *Encoder) viewAPIVersion() string { return metav1.GroupName + "/" + e.Format.ViewVersion }
@@ -144,6 +119,32 @@ func makeRow(d *kind.Definition, columns kind.Columns, obj object.Object) (*row,
 	}
 	r.text = bytes.Clone(b)
 	return r, nil
+}
+
+// columnTrees holds, for the Go types of kinds that name them, the fields that their columns look at.
+var columnTrees sync.Map // reflect.Type → *columnTree
+
+type columnTree struct {
+	paths  []string
+	fields *fieldTree
+}
+
+// columnPart returns the part of a kind's objects that its columns look at; false if they may look at anything.
+func columnPart(d *kind.Definition) (part Part, ok bool) {
+	if d.ColumnFields == nil || d.Hub().GoType() == nil {
+		return part, false
+	}
+	part.hub = d.Hub()
+	if t, ok := columnTrees.Load(part.hub.GoType()); ok && slices.Equal(t.(*columnTree).paths, d.ColumnFields) {
+		part.fields = t.(*columnTree).fields
+		return part, true
+	}
+	p, err := Only(part.hub, append([]string{"metadata.name", "metadata.creationTimestamp"}, d.ColumnFields...)...)
+	if err != nil {
+		panic(fmt.Sprintf("columns of %s: %v", d.Kind, err)) // a mistake in a Definition
+	}
+	columnTrees.Store(part.hub.GoType(), &columnTree{d.ColumnFields, p.fields})
+	return *p, true
 }
 
 func appendCell(b []byte, cell any) ([]byte, error) {

@@ -34,7 +34,6 @@ import (
 // Refused: encoders generated for each type, which would be more program than all the rest of this room, and a build
 // step; and decoding into pooled objects, which would save memory and little time.
 type transcoder struct {
-	out     []byte  // kept for the next object
 	found   []found // a stack: the fields of the messages that are being written
 	entries []entry // a stack as well, of map entries
 	depth   int
@@ -66,35 +65,24 @@ var errUnusual = errors.New("message is unusual")
 // maxDepth bounds how deep messages are nested that a transcoder follows.
 const maxDepth = 100
 
-// maxKeptOut bounds the buffer that a transcoder keeps for the next object.
-const maxKeptOut = 1 << 20
+// maxKeptEntries bounds what a transcoder keeps for the next object.
+const maxKeptEntries = 1 << 12
 
-var transcoders = sync.Pool{New: func() any { return &transcoder{out: make([]byte, 0, 16<<10)} }}
+var transcoders = sync.Pool{New: func() any { return new(transcoder) }}
 
-// transcode returns the JSON of a message, and where in it the first member ends.
-func transcode(s *shape, raw []byte) (text []byte, first int, err error) {
-	t := transcoders.Get().(*transcoder)
-	defer t.put()
-	b, err := t.object(t.out, s, raw)
-	if t.out = b[:0]; err != nil {
-		return nil, 0, err
-	}
-	return bytes.Clone(b), t.first, nil
-}
-
-// appendTranscoded appends the JSON of a message.
-func appendTranscoded(b []byte, s *shape, raw []byte) ([]byte, error) {
+// appendTranscoded appends the JSON of a message, and tells where in it the first member ends.
+func appendTranscoded(b []byte, s *shape, raw []byte) (_ []byte, first int, err error) {
 	t := transcoders.Get().(*transcoder)
 	defer t.put()
 	longer, err := t.object(b, s, raw)
 	if err != nil {
-		return b, err
+		return b, 0, err
 	}
-	return longer, nil
+	return longer, t.first - len(b), nil
 }
 
 func (t *transcoder) put() {
-	if cap(t.out) > maxKeptOut {
+	if cap(t.entries) > maxKeptEntries {
 		return
 	}
 	t.found, t.entries, t.depth, t.first = t.found[:0], t.entries[:0], 0, 0

@@ -41,7 +41,7 @@ func TestTranscodingIsDecodingAndEncoding(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, _, err := transcode(s, raw)
+		got, _, err := appendTranscoded(nil, s, raw)
 		if err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%v\ngot\n %s\nwant\n %s", err, got, want)
 		}
@@ -77,7 +77,7 @@ func FuzzTranscode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, i int, raw []byte) {
 		d := all[uint(i)%uint(len(all))]
-		got, _, err := transcode(shapeOfKind(d), raw)
+		got, _, err := appendTranscoded(nil, shapeOfKind(d), raw)
 		if err != nil {
 			return
 		}
@@ -128,12 +128,12 @@ func TestUnusualMessages(t *testing.T) {
 		"a group":            "\x0b\x0c",
 		"field zero":         "\x02\x00",
 	} {
-		if got, _, err := transcode(s, []byte(raw)); err == nil {
+		if got, _, err := appendTranscoded(nil, s, []byte(raw)); err == nil {
 			t.Errorf("%s: got %s", name, got)
 		}
 	}
 	for _, raw := range []string{"", "\x0a\x00", "\xfa\x7f\x01x"} { // nothing, no metadata, an unknown field
-		got, _, err := transcode(s, []byte(raw))
+		got, _, err := appendTranscoded(nil, s, []byte(raw))
 		if err != nil || string(got) != `{"metadata":{}}` {
 			t.Errorf("%q: got %s, %v", raw, got, err)
 		}
@@ -163,7 +163,7 @@ func BenchmarkTranscode(b *testing.B) {
 	b.Run("transcode", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, _, err := transcode(s, raw); err != nil {
+			if _, _, err := appendTranscoded(nil, s, raw); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -60,6 +60,10 @@ func deployment(rules podspec.Rules) *kind.Definition {
 				}
 				return selector.String()
 			})})...),
+		ColumnFields: []string{
+			"spec.replicas", "spec.selector", "spec.template.spec.containers.name", "spec.template.spec.containers.image",
+			"status.readyReplicas", "status.updatedReplicas", "status.availableReplicas",
+		},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.Status(func(d, old *appsv1.Deployment) { d.Spec, d.Labels = old.Spec, old.Labels }, validateDeploymentStatus).Resetting("metadata.labels"),
 			"scale": scale(

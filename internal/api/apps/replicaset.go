@@ -47,6 +47,10 @@ func replicaSet(rules podspec.Rules) *kind.Definition {
 			kind.Column{Name: "Selector", Wide: true, Description: spec["selector"], Of: kind.Cell(func(r *appsv1.ReplicaSet) any {
 				return metav1.FormatLabelSelector(r.Spec.Selector)
 			})})...),
+		ColumnFields: []string{
+			"spec.replicas", "spec.selector", "spec.template.spec.containers.name", "spec.template.spec.containers.image",
+			"status.replicas", "status.readyReplicas",
+		},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.Status(func(r, old *appsv1.ReplicaSet) { r.Spec = old.Spec }, validateReplicaSetStatus),
 			"scale": scale(

@@ -33,6 +33,7 @@ func pod(o Options) *kind.Definition {
 		},
 		FieldsUnknown: labelNotSupported,
 		Columns:       podColumns(),
+		ColumnFields:  podColumnFields,
 		Conditions:    podRowConditions,
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.Status(preparePodStatus, func(p, old *corev1.Pod) field.ErrorList {

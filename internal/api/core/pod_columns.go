@@ -38,6 +38,16 @@ func podColumns() kind.Columns {
 	}
 }
 
+var podColumnFields = []string{
+	"metadata.deletionTimestamp",
+	"spec.containers.name", "spec.initContainers.name", "spec.initContainers.restartPolicy", "spec.nodeName", "spec.readinessGates",
+	"status.phase", "status.reason", "status.nominatedNodeName", "status.podIPs",
+	"status.conditions.type", "status.conditions.status", "status.conditions.reason",
+	"status.containerStatuses.ready", "status.containerStatuses.restartCount", "status.containerStatuses.state", "status.containerStatuses.lastState",
+	"status.initContainerStatuses.name", "status.initContainerStatuses.ready", "status.initContainerStatuses.started",
+	"status.initContainerStatuses.restartCount", "status.initContainerStatuses.state", "status.initContainerStatuses.lastState",
+}
+
 // podSummary is what a table says about a pod.
 type podSummary struct {
 	reason       string
