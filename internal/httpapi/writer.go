@@ -104,6 +104,9 @@ func (b *body) Write(p []byte) (int, error) {
 	if b.gz != nil {
 		return b.gz.Write(p)
 	}
+	if b.begun && len(*b.held) == 0 && len(p) >= bodyChunk {
+		return b.w.Write(p)
+	}
 	*b.held = append(*b.held, p...)
 	if b.begun && len(*b.held) >= bodyChunk {
 		return len(p), b.flush(b.w)
