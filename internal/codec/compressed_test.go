@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"math/rand"
+	"sync"
 	"testing"
 
 	"github.com/timonel/timonel/internal/storage"
@@ -70,11 +71,50 @@ func TestStitchedListInflatesToTheList(t *testing.T) {
 func TestRunsAreBounded(t *testing.T) {
 	c := runCache{limit: 10_000}
 	for i := range uint64(100) {
-		c.keep(&run{deflated: make([]byte, 1000), id: fingerprint{i}})
-		c.get(fingerprint{0})
+		r := c.get(fingerprint{i}, pods)
+		r.deflated = make([]byte, 1000)
+		c.made(r)
+		c.get(fingerprint{0}, pods)
 	}
-	if c.mu.size > c.limit || len(c.mu.byID) != c.mu.used.Len() || c.get(fingerprint{0}) == nil || c.get(fingerprint{50}) != nil {
+	if c.mu.size > c.limit || len(c.mu.byID) != c.mu.used.Len() || c.mu.byID[fingerprint{0}] == nil || c.mu.byID[fingerprint{50}] != nil {
 		t.Errorf("%d bytes in %d runs", c.mu.size, c.mu.used.Len())
+	}
+	late := c.get(fingerprint{1000}, pods)
+	for i := range uint64(20) {
+		c.made(c.get(fingerprint{2000 + i}, pods))
+		c.get(fingerprint{0}, pods).deflated = make([]byte, 9000)
+		c.made(c.get(fingerprint{0}, pods))
+	}
+	late.deflated = make([]byte, 1000)
+	before := c.mu.size
+	if c.made(late); c.mu.size != before {
+		t.Error("a run counts that was pushed out before it was made")
+	}
+	failed := c.get(fingerprint{3000}, pods)
+	failed.err = io.EOF
+	if c.made(failed); c.mu.byID[fingerprint{3000}] != nil {
+		t.Error("a run is kept that could not be made")
+	}
+}
+
+// TestRunIsCompressedOnce, however many ask for it at once.
+func TestRunIsCompressedOnce(t *testing.T) {
+	items := []Item{{Definition: pods, Version: versionOf(t, pods, benchmarkPod(), 1)}}
+	var wg sync.WaitGroup
+	made := make([]*run, 8)
+	for n := range made {
+		wg.Go(func() {
+			if err := (&Encoder{Definition: pods}).WriteGzipList(io.Discard, items, metav1.ListMeta{}); err != nil {
+				t.Error(err)
+			}
+			made[n] = runs.get(runID(items, true), pods)
+		})
+	}
+	wg.Wait()
+	for _, r := range made {
+		if r != made[0] || r.size == 0 {
+			t.Error("a run was made more than once")
+		}
 	}
 }
 

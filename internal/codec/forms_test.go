@@ -2,6 +2,7 @@ package codec
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -113,6 +114,41 @@ func TestFormsDoNotHoldVersions(t *testing.T) {
 	runtime.KeepAlive(&c)
 	if held > 1 { // the last one may still be on this stack
 		t.Errorf("%d of %d versions are held by their forms", held, n)
+	}
+}
+
+// TestListsPushOutLittle: a list of more than there is room for leaves most of what is kept, and makes the rest again.
+func TestListsPushOutLittle(t *testing.T) {
+	defer func(limit int) { forms = formCache{limit: limit} }(forms.limit)
+	var items []Item
+	for k := range 1000 {
+		items = append(items, Item{Definition: configMaps, Version: configMapVersion(t, fmt.Sprint("n", k), 1)})
+	}
+	forms = formCache{limit: 500 * (formSize + 200)}
+	list := func() map[int]*byte {
+		t.Helper()
+		if err := (&Encoder{Definition: configMaps}).WriteList(io.Discard, items, metav1.ListMeta{}); err != nil {
+			t.Fatal(err)
+		}
+		kept := map[int]*byte{}
+		for n := range items {
+			if f := forms.load(&items[n]); f.json != nil {
+				kept[n] = &f.json[0]
+			}
+		}
+		return kept
+	}
+	first := list()
+	stayed, newer := 0, 0
+	for n, at := range list() {
+		if first[n] == at {
+			stayed++
+		} else {
+			newer++
+		}
+	}
+	if stayed < len(first)*8/10 || newer == 0 || len(first) < 400 {
+		t.Errorf("of %d, %d are kept, and %d others", len(first), stayed, newer)
 	}
 }
 
