@@ -67,12 +67,7 @@ func describeMessage(d *kind.Definition, c *watchcache.Collection) {
 			return watchcache.Description{Err: err}
 		}
 		out.UID, out.Labels = uid, labels
-		if len(paths) > 0 {
-			out.Fields = make([]string, len(paths))
-			for i := range paths {
-				out.Fields[i] = paths[i].in(out.Blob)
-			}
-		}
+		out.Fields = fieldsOf(paths, out.Blob)
 		return out
 	}
 	c.Restamp = func(blob []byte, revision storage.Revision) []byte {
@@ -82,6 +77,25 @@ func describeMessage(d *kind.Definition, c *watchcache.Collection) {
 		}
 		return b
 	}
+}
+
+// fieldsOf returns the values of selectable fields, as substrings of one string: most are short, and a string of their own would
+// cost more than they do.
+func fieldsOf(paths []wirePath, blob []byte) []string {
+	if len(paths) == 0 {
+		return nil
+	}
+	var space [256]byte
+	text, ends := space[:0], make([]int, len(paths))
+	for i := range paths {
+		text = paths[i].append(text, blob)
+		ends[i] = len(text)
+	}
+	values, all, start := make([]string, len(paths)), string(text), 0
+	for i, end := range ends {
+		values[i], start = all[start:end], end
+	}
+	return values
 }
 
 // storedForm is what is to be known of a stored value besides its message.
@@ -330,26 +344,27 @@ func fieldByJSON(t reflect.Type, name string) (reflect.StructField, protowire.Nu
 	return reflect.StructField{}, 0, false
 }
 
-func (p *wirePath) in(b []byte) string {
-	v := p.value(b)
-	if v == "" && p.other != nil {
-		return p.other.value(b)
+// append appends the value in a message.
+func (p *wirePath) append(text, b []byte) []byte {
+	longer := p.appendValue(text, b)
+	if len(longer) == len(text) && p.other != nil {
+		return p.other.appendValue(text, b)
 	}
-	return v
+	return longer
 }
 
-func (p *wirePath) value(b []byte) string {
+func (p *wirePath) appendValue(text, b []byte) []byte {
 	for _, step := range p.steps[:len(p.steps)-1] {
 		next, ok := lookup(b, step)
 		if !ok {
-			return p.zero()
+			return append(text, p.zero()...)
 		}
 		b = next
 	}
 	last := p.steps[len(p.steps)-1]
 	if p.kind == reflect.String {
 		v, _ := lookup(b, last)
-		return string(v)
+		return append(text, v...)
 	}
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
@@ -362,9 +377,9 @@ func (p *wirePath) value(b []byte) string {
 				break
 			}
 			if p.kind == reflect.Bool {
-				return strconv.FormatBool(v != 0)
+				return strconv.AppendBool(text, v != 0)
 			}
-			return strconv.FormatInt(int64(v), 10)
+			return strconv.AppendInt(text, int64(v), 10)
 		}
 		m := protowire.ConsumeFieldValue(num, typ, b[n:])
 		if m < 0 {
@@ -372,7 +387,7 @@ func (p *wirePath) value(b []byte) string {
 		}
 		b = b[n+m:]
 	}
-	return p.zero()
+	return append(text, p.zero()...)
 }
 
 func (p *wirePath) zero() string {

@@ -187,16 +187,30 @@ func BenchmarkDispatch(b *testing.B) {
 	}
 }
 
+// BenchmarkHistoryMemory reports what 10,000 objects take besides their bytes just after they were created one by one.
+func BenchmarkHistoryMemory(b *testing.B) {
+	const n, size = 10_000, 1000
+	for b.Loop() {
+		before := heap()
+		c, v := filled(n, size)
+		b.ReportMetric(float64(heap()-before)/n-size-24, "B/object")
+		runtime.KeepAlive(v)
+		runtime.KeepAlive(c)
+	}
+}
+
+// heap is what is reachable.
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
 // BenchmarkMemory reports what 100,000 objects of 1,000 bytes take besides their bytes.
 func BenchmarkMemory(b *testing.B) {
 	const n, size = 100_000, 1000
-	heap := func() int64 {
-		runtime.GC()
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
 	for b.Loop() {
 		before := heap()
 		c := New(storagetest.NewMemory(), prefix, Options{})

@@ -51,8 +51,16 @@ const (
 	maxEvents      = 102_400   // kept at most, however young
 	maxEventsBytes = 256 << 20 // kept at most, of versions that were replaced
 	minSegment     = 8
-	maxSegment     = 256
+	slowSegment    = 256      // and no longer while few events are kept: a segment is forgotten as a whole
+	maxSegment     = 2048     // bounds what is replayed for a state in the middle
+	heavySegment   = 32 << 20 // bytes of replaced versions, after which a segment ends early
 )
+
+// segmentSize is how many events the next segment holds. The states before segments share little of their trees when much happens
+// between them, so a long history, of a busy resource, has few of them.
+func (h *history) segmentSize() int {
+	return max(min(max(h.size, minSegment), slowSegment), min(h.size/8, maxSegment))
+}
 
 // reset forgets everything up to the revision.
 func (h *history) reset(floor storage.Revision) {
@@ -62,14 +70,9 @@ func (h *history) reset(floor storage.Revision) {
 
 // append adds an event without showing it to readers; base is the state before it.
 func (h *history) append(base *state, number uint64, revision storage.Revision, prev, next *Version, now time.Time) {
-	dir := h.dir.Load()
-	var s *segment
-	if n := len(dir.segments); n > 0 {
-		s = dir.segments[n-1]
-	}
-	if s == nil || number-s.first == uint64(len(s.records)) {
-		s = &segment{first: number, base: base, records: make([]record, min(max(h.size, minSegment), maxSegment))}
-		h.dir.Store(&directory{first: dir.first, floor: dir.floor, segments: append(slices.Clip(dir.segments), s)})
+	s := h.open(number)
+	if s == nil {
+		s = h.begin(base, number)
 	}
 	r := &s.records[number-s.first]
 	r.revision, r.prev, r.next = revision, prev, next
@@ -79,6 +82,32 @@ func (h *history) append(base *state, number uint64, revision storage.Revision, 
 		h.bytes += int64(len(prev.Blob))
 	}
 	s.last = now
+}
+
+// open returns the segment that has room for the event of the number; nil if it begins a new one.
+func (h *history) open(number uint64) *segment {
+	segments := h.dir.Load().segments
+	if len(segments) == 0 {
+		return nil
+	}
+	s := segments[len(segments)-1]
+	if number-s.first == uint64(len(s.records)) || s.bytes > heavySegment {
+		return nil
+	}
+	return s
+}
+
+// begin adds a segment. The one before it ends here.
+func (h *history) begin(base *state, number uint64) *segment {
+	dir := h.dir.Load()
+	segments := slices.Clone(dir.segments)
+	if n := len(segments); n > 0 {
+		s := segments[n-1]
+		segments[n-1] = &segment{first: s.first, base: s.base, last: s.last, bytes: s.bytes, records: s.records[:number-s.first]}
+	}
+	s := &segment{first: number, base: base, records: make([]record, h.segmentSize())}
+	h.dir.Store(&directory{first: dir.first, floor: dir.floor, segments: append(segments, s)})
+	return s
 }
 
 // trim forgets the oldest segments that are out of the window, or too many. It returns when

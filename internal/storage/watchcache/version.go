@@ -2,6 +2,7 @@ package watchcache
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -105,6 +106,9 @@ func (c *Collection) version(e *storage.Entry, key string, prev *Version) *Versi
 		v.key, v.Namespace, v.Name = prev.key, prev.Namespace, prev.Name
 		if prev.UID == v.UID {
 			v.UID = prev.UID
+		}
+		if slices.Equal(prev.Fields, v.Fields) {
+			v.Fields = prev.Fields
 		}
 		return v
 	}

@@ -209,11 +209,8 @@ func (v *View) baseFor(base *state, e *edit, number, first uint64) *state {
 	if number == first {
 		return base
 	}
-	dir := v.history.dir.Load()
-	if n := len(dir.segments); n > 0 {
-		if s := dir.segments[n-1]; number-s.first < uint64(len(s.records)) {
-			return nil // not needed: the event goes into a segment that there is
-		}
+	if v.history.open(number) != nil {
+		return nil // not needed: the event goes into a segment that there is
 	}
 	s := e.state
 	s.fields = slices.Clone(s.fields)
