@@ -5,13 +5,12 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// trim gives memory back that only starting needed: free heap, and the pages of the program's own file
-// that were touched once (type registration, first boot). What is needed again is mapped again
+// trim gives back memory that is not needed: free heap, and the pages of files that were touched once (of the program: type registration,
+// first boot; of etcd's database: loading). What is needed again is mapped again
 // from the page cache.
 func trim() {
 	debug.FreeOSMemory()
@@ -25,13 +24,15 @@ func trim() {
 	}
 	defer maps.Close()
 	for lines := bufio.NewScanner(maps); lines.Scan(); {
+		// 7f0c8c000000-7f0f4c000000 r--s 00000000 fe:01 1835073     /path
 		var start, end uintptr
-		var mode string
-		line := lines.Text()
-		if _, err := fmt.Sscanf(line, "%x-%x %s", &start, &end, &mode); err != nil || !strings.HasSuffix(line, program) {
+		var mode, offset, device, file string
+		var inode uint64
+		if _, err := fmt.Sscanf(lines.Text(), "%x-%x %s %s %s %d %s", &start, &end, &mode, &offset, &device, &inode, &file); err != nil || inode == 0 {
 			continue
 		}
-		if mode[0] == 'r' && mode[1] == '-' { // code and constants; never data
+		// Code, constants and what is shared with the file; never data. In a library, what is read-only now may have been written when it was loaded.
+		if mode[0] == 'r' && mode[1] == '-' && (mode[3] == 's' || file == program) {
 			// A failure leaves the pages where they are.
 			_, _, _ = unix.Syscall(unix.SYS_MADVISE, start, end-start, unix.MADV_DONTNEED)
 		}

@@ -4,5 +4,5 @@ package server
 
 import "runtime/debug"
 
-// trim gives back the memory that only starting needed.
+// trim gives back memory that is not needed.
 func trim() { debug.FreeOSMemory() }

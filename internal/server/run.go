@@ -83,7 +83,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener, ready func()) e
 		if ready != nil {
 			ready()
 		}
-		time.AfterFunc(trimAfter, trim)
+		defer giveBack(trimAfter, quietAfter, trim).end()
 		if err := s.keep(ctx, inner); err != nil {
 			return err
 		}
