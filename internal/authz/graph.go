@@ -22,7 +22,7 @@ type graph struct {
 	mu struct {
 		sync.RWMutex
 		pods        map[types.NamespacedName]podEdges
-		nodes       map[vertex]map[string]int // object → node → pods there that refer to it
+		referents   map[vertex]*referent
 		volumes     map[string]volume
 		secrets     map[vertex]map[string]bool // secret → volumes that need it
 		attachments map[string]string          // VolumeAttachment → node
@@ -37,7 +37,13 @@ type podEdges struct {
 	node   string
 	claims int // how many resource claims its status named
 	later  int // how many ephemeral containers it had
-	refs   []vertex
+	refs   []*referent
+}
+
+// referent is an object that pods refer to.
+type referent struct {
+	vertex vertex
+	pods   map[string]int // node → pods there that refer to it
 }
 
 type volume struct {
@@ -54,7 +60,7 @@ func newGraph() *graph {
 // clear empties the graph; g.mu is held or g is not shared yet.
 func (g *graph) clear() {
 	g.mu.pods = map[types.NamespacedName]podEdges{}
-	g.mu.nodes = map[vertex]map[string]int{}
+	g.mu.referents = map[vertex]*referent{}
 	g.mu.volumes = map[string]volume{}
 	g.mu.secrets = map[vertex]map[string]bool{}
 	g.mu.attachments = map[string]string{}
@@ -70,7 +76,7 @@ func (g *graph) Reset(objects []object.Object) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.mu.pods, g.mu.nodes, g.mu.volumes, g.mu.secrets = next.mu.pods, next.mu.nodes, next.mu.volumes, next.mu.secrets
+	g.mu.pods, g.mu.referents, g.mu.volumes, g.mu.secrets = next.mu.pods, next.mu.referents, next.mu.volumes, next.mu.secrets
 	g.mu.attachments, g.mu.slices, g.mu.requests = next.mu.attachments, next.mu.slices, next.mu.requests
 }
 
@@ -118,16 +124,17 @@ func (g *graph) upsert(obj object.Object) {
 		if o.Spec.NodeName == "" {
 			return
 		}
-		edges := podEdges{uid: o.UID, node: o.Spec.NodeName, claims: claimCount(o), later: len(o.Spec.EphemeralContainers), refs: references(o)}
-		g.mu.pods[keyOf(o)] = edges
-		for _, v := range edges.refs {
-			nodes := g.mu.nodes[v]
-			if nodes == nil {
-				nodes = map[string]int{}
-				g.mu.nodes[v] = nodes
+		edges := podEdges{uid: o.UID, node: o.Spec.NodeName, claims: claimCount(o), later: len(o.Spec.EphemeralContainers)}
+		for _, v := range references(o) {
+			t := g.mu.referents[v]
+			if t == nil {
+				t = &referent{vertex: v, pods: map[string]int{}}
+				g.mu.referents[v] = t
 			}
-			nodes[edges.node]++
+			t.pods[edges.node]++
+			edges.refs = append(edges.refs, t)
 		}
+		g.mu.pods[keyOf(o)] = edges
 	case *corev1.PersistentVolume:
 		g.removeVolume(o.Name)
 		if o.Spec.ClaimRef == nil {
@@ -179,13 +186,12 @@ func (g *graph) removePod(key types.NamespacedName) {
 		return
 	}
 	delete(g.mu.pods, key)
-	for _, v := range edges.refs {
-		nodes := g.mu.nodes[v]
-		if nodes[edges.node]--; nodes[edges.node] == 0 {
-			delete(nodes, edges.node)
+	for _, t := range edges.refs {
+		if t.pods[edges.node]--; t.pods[edges.node] == 0 {
+			delete(t.pods, edges.node)
 		}
-		if len(nodes) == 0 {
-			delete(g.mu.nodes, v)
+		if len(t.pods) == 0 {
+			delete(g.mu.referents, t.vertex)
 		}
 	}
 }
@@ -200,22 +206,32 @@ func (g *graph) removeVolume(name string) {
 	delete(g.mu.volumes, name)
 }
 
-// refers reports whether a pod on the node refers to the object, itself or through a volume.
+// refers reports whether the object is a pod on the node, or such a pod refers to it, itself or through a volume.
 func (g *graph) refers(node string, v vertex) bool {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	if g.mu.nodes[v][node] > 0 {
+	if v.kind == podKind {
+		edges, ok := g.mu.pods[types.NamespacedName{Namespace: v.namespace, Name: v.name}]
+		return ok && edges.node == node
+	}
+	if g.referred(node, v) {
 		return true
 	}
 	if v.kind != secretKind {
 		return false
 	}
 	for name := range g.mu.secrets[v] {
-		if g.mu.nodes[g.mu.volumes[name].claim][node] > 0 {
+		if g.referred(node, g.mu.volumes[name].claim) {
 			return true
 		}
 	}
 	return false
+}
+
+// referred reports whether a pod on the node refers to the object itself; g.mu is held.
+func (g *graph) referred(node string, v vertex) bool {
+	t := g.mu.referents[v]
+	return t != nil && t.pods[node] > 0
 }
 
 // uses reports whether a pod on the node uses a persistent volume.
@@ -223,7 +239,7 @@ func (g *graph) uses(node, name string) bool {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	v, ok := g.mu.volumes[name]
-	return ok && g.mu.nodes[v.claim][node] > 0
+	return ok && g.referred(node, v.claim)
 }
 
 func (g *graph) attached(node, attachment string) bool {

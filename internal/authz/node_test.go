@@ -162,7 +162,7 @@ func TestNodeDecisions(t *testing.T) {
 }
 
 func (g *graph) size() int {
-	return len(g.mu.pods) + len(g.mu.nodes) + len(g.mu.volumes) + len(g.mu.secrets) + len(g.mu.attachments) + len(g.mu.slices) + len(g.mu.requests)
+	return len(g.mu.pods) + len(g.mu.referents) + len(g.mu.volumes) + len(g.mu.secrets) + len(g.mu.attachments) + len(g.mu.slices) + len(g.mu.requests)
 }
 
 // TestGraphForgets puts random pods and volumes in and out; what remains must equal a graph made of what is there.
@@ -232,7 +232,7 @@ func TestEphemeralContainersAndClaimsAreNoticed(t *testing.T) {
 
 func TestReferencesAreListedOnce(t *testing.T) {
 	refs := references(pod("n", "p", "one", "secret:a", "pull:a", "env:a", "sa:a"))
-	if want := []vertex{{podKind, "n", "p"}, {accountKind, "n", "a"}, {secretKind, "n", "a"}}; !slices.Equal(refs, want) {
+	if want := []vertex{{accountKind, "n", "a"}, {secretKind, "n", "a"}}; !slices.Equal(refs, want) {
 		t.Errorf("%v", refs)
 	}
 }

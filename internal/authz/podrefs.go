@@ -27,7 +27,7 @@ func isMirror(pod *corev1.Pod) bool {
 	return ok
 }
 
-// references lists what a pod refers to, each once.
+// references lists what a pod refers to, each once, itself excepted.
 func references(pod *corev1.Pod) []vertex {
 	var refs []vertex
 	add := func(kind objectKind, name string) {
@@ -42,9 +42,8 @@ func references(pod *corev1.Pod) []vertex {
 		}
 		refs = append(refs, v)
 	}
-	add(podKind, pod.Name)
 	if isMirror(pod) {
-		return refs
+		return nil
 	}
 	add(accountKind, pod.Spec.ServiceAccountName)
 	for _, s := range pod.Spec.ImagePullSecrets {
