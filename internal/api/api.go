@@ -39,7 +39,7 @@ import (
 
 // Options are what kinds need to know about the server.
 type Options struct {
-	Core       core.Options // its IPAddress and Ranges are set by Groups
+	Core       core.Options // its Gates, IPAddress and Ranges are set by Groups
 	Admission  admissionregistration.Options
 	Extensions apiextensions.Options
 	Devices    resource.Options // its Gates are set by Groups
@@ -49,11 +49,11 @@ type Options struct {
 // Groups returns the definitions of all groups, also those that are not served by default: groups by their priority (the
 // groupPriorityMinimum of their APIService, then the name), kinds of a group in the order of its package, and last those that are private.
 func Groups(o Options) []*kind.Definition {
-	o.Devices.Gates = o.Gates
+	o.Devices.Gates, o.Core.Gates = o.Gates, o.Gates
 	o.Core.IPAddress, o.Core.Ranges = networking.IPAddress(), core.RangeAllocation()
 	coreKinds := core.Definitions(o.Core)
 	event := coreKinds[slices.IndexFunc(coreKinds, func(d *kind.Definition) bool { return d.Kind == "Event" })]
-	rules := podspec.Rules{AllowPrivileged: o.Core.AllowPrivileged}
+	rules := podspec.Rules{AllowPrivileged: o.Core.AllowPrivileged, Gates: o.Gates}
 	return slices.Concat(
 		coreKinds,
 		apiregistration.Definitions(),

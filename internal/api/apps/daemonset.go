@@ -31,10 +31,10 @@ func daemonSet(rules podspec.Rules) *kind.Definition {
 		Default: kind.Default(defaultDaemonSet),
 		PrepareCreate: kind.Prepare(func(d *appsv1.DaemonSet) {
 			d.Status = appsv1.DaemonSetStatus{}
-			pods.New(d)
+			pods.New(d, rules)
 			setTemplateGeneration(d, max(templateGeneration(d), 1))
 		}),
-		PrepareUpdate: kind.PrepareUpdate(prepareDaemonSetUpdate(pods)),
+		PrepareUpdate: kind.PrepareUpdate(prepareDaemonSetUpdate(pods, rules)),
 		Generation:    kind.Changed(func(d, old *appsv1.DaemonSet) bool { return !object.Equal(&d.Spec, &old.Spec) }),
 		Validate:      kind.Validate(func(d *appsv1.DaemonSet) field.ErrorList { return validateDaemonSet(d, nil, rules) }),
 		ValidateUpdate: kind.ValidateUpdate(func(d, old *appsv1.DaemonSet) field.ErrorList {
@@ -102,10 +102,10 @@ func setTemplateGeneration(d *appsv1.DaemonSet, n int64) {
 	metav1.SetMetaDataAnnotation(&d.ObjectMeta, appsv1.DeprecatedTemplateGeneration, strconv.FormatInt(n, 10))
 }
 
-func prepareDaemonSetUpdate(pods podspec.Template[*appsv1.DaemonSet]) func(d, old *appsv1.DaemonSet) {
+func prepareDaemonSetUpdate(pods podspec.Template[*appsv1.DaemonSet], rules podspec.Rules) func(d, old *appsv1.DaemonSet) {
 	return func(d, old *appsv1.DaemonSet) {
 		d.Status = old.Status
-		pods.Update(d, old)
+		pods.Update(d, old, rules)
 		generation := templateGeneration(old)
 		if !equality.Semantic.DeepEqual(d.Spec.Template, old.Spec.Template) {
 			generation++

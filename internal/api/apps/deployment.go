@@ -32,11 +32,11 @@ func deployment(rules podspec.Rules) *kind.Definition {
 		Default: kind.Default(defaultDeployment),
 		PrepareCreate: kind.Prepare(func(d *appsv1.Deployment) {
 			d.Status = appsv1.DeploymentStatus{}
-			pods.New(d)
+			pods.New(d, rules)
 		}),
 		PrepareUpdate: kind.PrepareUpdate(func(d, old *appsv1.Deployment) {
 			d.Status = old.Status
-			pods.Update(d, old)
+			pods.Update(d, old, rules)
 		}),
 		// Annotations are copied to ReplicaSets, so they are part of what is wanted.
 		Generation: kind.Changed(func(d, old *appsv1.Deployment) bool {

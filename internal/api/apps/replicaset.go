@@ -28,11 +28,11 @@ func replicaSet(rules podspec.Rules) *kind.Definition {
 		}),
 		PrepareCreate: kind.Prepare(func(r *appsv1.ReplicaSet) {
 			r.Status = appsv1.ReplicaSetStatus{}
-			pods.New(r)
+			pods.New(r, rules)
 		}),
 		PrepareUpdate: kind.PrepareUpdate(func(r, old *appsv1.ReplicaSet) {
 			r.Status = old.Status
-			pods.Update(r, old)
+			pods.Update(r, old, rules)
 		}),
 		Generation:     kind.Changed(func(r, old *appsv1.ReplicaSet) bool { return !object.Equal(&r.Spec, &old.Spec) }),
 		Validate:       kind.Validate(func(r *appsv1.ReplicaSet) field.ErrorList { return validateReplicaSet(r, nil, rules) }),

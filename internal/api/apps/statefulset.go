@@ -28,11 +28,11 @@ func statefulSet(rules podspec.Rules) *kind.Definition {
 		Default:   kind.Default(defaultStatefulSet),
 		PrepareCreate: kind.Prepare(func(s *appsv1.StatefulSet) {
 			s.Status = appsv1.StatefulSetStatus{}
-			pods.New(s)
+			pods.New(s, rules)
 		}),
 		PrepareUpdate: kind.PrepareUpdate(func(s, old *appsv1.StatefulSet) {
 			s.Status = old.Status
-			pods.Update(s, old)
+			pods.Update(s, old, rules)
 		}),
 		Generation:     kind.Changed(func(s, old *appsv1.StatefulSet) bool { return !object.Equal(&s.Spec, &old.Spec) }),
 		Validate:       kind.Validate(func(s *appsv1.StatefulSet) field.ErrorList { return validateStatefulSet(s, nil, rules) }),

@@ -39,12 +39,12 @@ func cronJob(rules podspec.Rules) *kind.Definition {
 		Default: kind.Default(defaultCronJob),
 		PrepareCreate: kind.Prepare(func(c *batchv1.CronJob) {
 			c.Status = batchv1.CronJobStatus{}
-			pods.New(c)
+			pods.New(c, rules)
 			c.Spec.JobTemplate.Spec.Scheduling = nil // feature WorkloadWithJob (alpha)
 		}),
 		PrepareUpdate: kind.PrepareUpdate(func(c, old *batchv1.CronJob) {
 			c.Status = old.Status
-			pods.Update(c, old)
+			pods.Update(c, old, rules)
 			if old.Spec.JobTemplate.Spec.Scheduling == nil {
 				c.Spec.JobTemplate.Spec.Scheduling = nil
 			}

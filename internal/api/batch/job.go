@@ -39,12 +39,12 @@ func job(rules podspec.Rules) *kind.Definition {
 		PrepareCreate: kind.Prepare(func(j *batchv1.Job) {
 			generateSelector(j)
 			j.Status = batchv1.JobStatus{}
-			pods.New(j)
+			pods.New(j, rules)
 			j.Spec.Scheduling = nil // feature WorkloadWithJob (alpha)
 		}),
 		PrepareUpdate: kind.PrepareUpdate(func(j, old *batchv1.Job) {
 			j.Status = old.Status
-			pods.Update(j, old)
+			pods.Update(j, old, rules)
 			if old.Spec.Scheduling == nil {
 				j.Spec.Scheduling = nil
 			}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/timonel/timonel/internal/api/podspec"
+	"github.com/timonel/timonel/internal/feature"
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 )
@@ -36,6 +37,9 @@ type Options struct {
 	// ComponentStatuses looks after the components of the control plane. nil: none is known.
 	ComponentStatuses func(ctx context.Context) ([]object.Object, error)
 
+	// Gates are the server's feature gates.
+	Gates feature.Gates
+
 	endpoints *kind.Definition // what goes with a Service
 }
 
@@ -48,10 +52,10 @@ func (r PortRange) Contains(port int) bool { return r.First <= port && port <= r
 // Definitions lists the kinds of the group in alphabetical order, as discovery does.
 func Definitions(o Options) []*kind.Definition {
 	o.endpoints = endpoints()
-	rules := podspec.Rules{AllowPrivileged: o.AllowPrivileged}
+	rules := podspec.Rules{AllowPrivileged: o.AllowPrivileged, Gates: o.Gates}
 	return []*kind.Definition{
 		binding(), componentStatus(o.ComponentStatuses), configMap(), o.endpoints, event(o.EventTTL), limitRange(),
-		namespace(), node(), persistentVolumeClaim(), persistentVolume(), pod(o), podTemplate(rules), replicationController(rules),
+		namespace(), node(), persistentVolumeClaim(), persistentVolume(), pod(rules), podTemplate(rules), replicationController(rules),
 		resourceQuota(), secret(), serviceAccount(o.TokenJob), service(o),
 	}
 }

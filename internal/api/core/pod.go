@@ -11,15 +11,14 @@ import (
 )
 
 // Pod is a group of containers on one node, and the unit that everything else is made of.
-func pod(o Options) *kind.Definition {
-	rules := podspec.Rules{AllowPrivileged: o.AllowPrivileged}
+func pod(rules podspec.Rules) *kind.Definition {
 	return &kind.Definition{
 		Version: "v1", Kind: "Pod", Plural: "pods", ShortNames: []string{"po"}, Categories: []string{"all"},
 		Scope: kind.Namespaced, Verbs: kind.Standard,
 		New:            kind.Of[corev1.Pod](),
 		Default:        kind.Default(podspec.DefaultPod),
-		PrepareCreate:  kind.Prepare(preparePod),
-		PrepareUpdate:  kind.PrepareUpdate(preparePodUpdate),
+		PrepareCreate:  kind.Prepare(func(p *corev1.Pod) { preparePod(p, rules) }),
+		PrepareUpdate:  kind.PrepareUpdate(func(p, old *corev1.Pod) { preparePodUpdate(p, old, rules) }),
 		Generation:     kind.Changed(func(p, old *corev1.Pod) bool { return !object.Equal(&p.Spec, &old.Spec) }),
 		Validate:       kind.Validate(func(p *corev1.Pod) field.ErrorList { return podspec.ValidatePod(p, rules) }),
 		ValidateUpdate: kind.ValidateUpdate(func(p, old *corev1.Pod) field.ErrorList { return podspec.ValidatePodUpdate(p, old, rules) }),
@@ -71,7 +70,7 @@ func pod(o Options) *kind.Definition {
 	}
 }
 
-func preparePod(p *corev1.Pod) {
+func preparePod(p *corev1.Pod, rules podspec.Rules) {
 	p.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: podspec.QOSClass(&p.Spec)}
 	if len(p.Spec.SchedulingGates) > 0 {
 		p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{
@@ -79,12 +78,12 @@ func preparePod(p *corev1.Pod) {
 			Message: "Scheduling is blocked due to non-empty scheduling gates", LastTransitionTime: metav1.Now(),
 		})
 	}
-	podspec.PreparePod(p)
+	podspec.PreparePod(p, rules)
 }
 
-func preparePodUpdate(p, old *corev1.Pod) {
+func preparePodUpdate(p, old *corev1.Pod, rules podspec.Rules) {
 	p.Status = old.Status
-	podspec.DropDisabled(&p.Spec, &old.Spec)
+	rules.DropDisabled(&p.Spec, &old.Spec)
 }
 
 func preparePodStatus(p, old *corev1.Pod) {

@@ -18,10 +18,10 @@ func podTemplate(rules podspec.Rules) *kind.Definition {
 		New:     kind.Of[corev1.PodTemplate](),
 		Default: kind.Default(func(t *corev1.PodTemplate) { podspec.DefaultTemplate(&t.Template) }),
 		PrepareCreate: kind.Prepare(func(t *corev1.PodTemplate) {
-			podspec.DropDisabled(&t.Template.Spec, nil)
+			rules.DropDisabled(&t.Template.Spec, nil)
 		}),
 		PrepareUpdate: kind.PrepareUpdate(func(t, old *corev1.PodTemplate) {
-			podspec.DropDisabled(&t.Template.Spec, &old.Template.Spec)
+			rules.DropDisabled(&t.Template.Spec, &old.Template.Spec)
 		}),
 		Generation: kind.Changed(func(t, old *corev1.PodTemplate) bool { return !object.Equal(&t.Template, &old.Template) }),
 		Validate: kind.Validate(func(t *corev1.PodTemplate) field.ErrorList {

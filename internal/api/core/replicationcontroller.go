@@ -25,13 +25,13 @@ func replicationController(rules podspec.Rules) *kind.Definition {
 		PrepareCreate: kind.Prepare(func(c *corev1.ReplicationController) {
 			c.Status = corev1.ReplicationControllerStatus{}
 			if c.Spec.Template != nil {
-				podspec.DropDisabled(&c.Spec.Template.Spec, nil)
+				rules.DropDisabled(&c.Spec.Template.Spec, nil)
 			}
 		}),
 		PrepareUpdate: kind.PrepareUpdate(func(c, old *corev1.ReplicationController) {
 			c.Status = old.Status
 			if c.Spec.Template != nil && old.Spec.Template != nil {
-				podspec.DropDisabled(&c.Spec.Template.Spec, &old.Spec.Template.Spec)
+				rules.DropDisabled(&c.Spec.Template.Spec, &old.Spec.Template.Spec)
 			}
 		}),
 		Generation: kind.Changed(func(c, old *corev1.ReplicationController) bool { return !object.Equal(&c.Spec, &old.Spec) }),

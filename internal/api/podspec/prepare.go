@@ -54,8 +54,8 @@ func QOSClass(s *corev1.PodSpec) corev1.PodQOSClass {
 }
 
 // PreparePod makes a new pod ready to be checked, its status aside.
-func PreparePod(p *corev1.Pod) {
-	DropDisabled(&p.Spec, nil)
+func PreparePod(p *corev1.Pod, rules Rules) {
+	rules.DropDisabled(&p.Spec, nil)
 	mergeMatchLabels(&p.Spec, p.Labels)
 	appArmorFromAnnotations(p)
 }
@@ -146,23 +146,32 @@ func EachAffinityTerm(s *corev1.PodSpec, f func(*corev1.PodAffinityTerm)) {
 	}
 }
 
-// DropDisabled removes the fields of features that are off by default, unless old uses the feature already.
-func DropDisabled(s, old *corev1.PodSpec) {
+// gated are the features of pods that a gate can turn on here; fields of the others that are off by default are dropped whatever
+// their gates say.
+var gated = []string{genericWorkload, evictionRequests}
+
+const (
+	genericWorkload  = "GenericWorkload"
+	evictionRequests = "EvictionRequestAPI"
+)
+
+// DropDisabled removes the fields of features that are off, unless old uses the feature already.
+func (r Rules) DropDisabled(s, old *corev1.PodSpec) {
 	used := map[string]bool{}
 	if old != nil {
 		eachDisabled(old, func(feature string, set bool, _ func()) { used[feature] = used[feature] || set })
 	}
 	eachDisabled(s, func(feature string, set bool, clear func()) {
-		if set && !used[feature] {
+		if set && !used[feature] && !(slices.Contains(gated, feature) && r.Gates.Enabled(feature)) {
 			clear()
 		}
 	})
 }
 
-// eachDisabled visits the fields of features that are off: whether they are set, and how to clear them.
+// eachDisabled visits the fields of features that are off by default: whether they are set, and how to clear them.
 func eachDisabled(s *corev1.PodSpec, visit func(feature string, set bool, clear func())) {
-	visit("GenericWorkload", s.SchedulingGroup != nil, func() { s.SchedulingGroup = nil })
-	visit("EvictionRequestAPI", s.EvictionResponders != nil, func() { s.EvictionResponders = nil })
+	visit(genericWorkload, s.SchedulingGroup != nil, func() { s.SchedulingGroup = nil })
+	visit(evictionRequests, s.EvictionResponders != nil, func() { s.EvictionResponders = nil })
 	eachLifecycle(s, func(c *corev1.Container) {
 		if c.Lifecycle != nil {
 			visit("ContainerStopSignals", c.Lifecycle.StopSignal != nil, func() {
@@ -277,7 +286,7 @@ func DropDisabledStatus(s, old *corev1.PodStatus) {
 	digests := false // feature ImageVolumeWithDigest
 	eachStatus(old, func(c *corev1.ContainerStatus) {
 		for _, m := range c.VolumeMounts {
-			digests = digests || m.VolumeStatus != nil
+			digests = digests || m.VolumeStatus != nil && m.VolumeStatus.Image != nil
 		}
 	})
 	eachStatus(s, func(c *corev1.ContainerStatus) {

@@ -53,8 +53,8 @@ func (t Template[P]) Columns() kind.Columns {
 	}
 }
 
-// New and Update drop what [DropDisabled] drops from the template.
-func (t Template[P]) New(p P) { DropDisabled(&t(p).Spec, nil) }
+// New and Update drop what [Rules.DropDisabled] drops from the template.
+func (t Template[P]) New(p P, rules Rules) { rules.DropDisabled(&t(p).Spec, nil) }
 
 // Update is documented at New.
-func (t Template[P]) Update(p, old P) { DropDisabled(&t(p).Spec, &t(old).Spec) }
+func (t Template[P]) Update(p, old P, rules Rules) { rules.DropDisabled(&t(p).Spec, &t(old).Spec) }

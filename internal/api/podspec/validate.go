@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/timonel/timonel/internal/api/check"
+	"github.com/timonel/timonel/internal/feature"
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -15,6 +16,8 @@ import (
 type Rules struct {
 	// AllowPrivileged permits privileged containers in the cluster.
 	AllowPrivileged bool
+	// Gates are those of the server: fields of features that are off are dropped.
+	Gates feature.Gates
 	// Claims names the volumes that the owner of a template adds to each pod: a StatefulSet's volumeClaimTemplates.
 	Claims []string
 }
@@ -116,6 +119,10 @@ func (c *checker) all(path *field.Path) field.ErrorList {
 	if s.Overhead != nil {
 		errs = append(errs, ValidateOverhead(s.Overhead, path.Child("overhead"))...)
 	}
+	if g := s.SchedulingGroup; g != nil {
+		errs = append(errs, checkSchedulingGroup(g, path.Child("schedulingGroup"))...)
+	}
+	errs = append(errs, c.checkResponders(path)...)
 	return append(errs, c.checkOS(path)...)
 }
 
