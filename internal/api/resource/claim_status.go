@@ -69,8 +69,9 @@ func checkAllocation(r *resourcev1.ResourceClaim, path *field.Path) field.ErrorL
 		errs = append(errs, declaredDriver(d.Driver, at.Child("driver"))...)
 		errs = append(errs, poolName(d.Pool, at.Child("pool"))...)
 		errs = append(errs, check.Each(at.Child("device"), d.Device, check.Label(d.Device))...)
-		errs = append(errs, tooMany(len(d.BindingConditions), resourcev1.BindingConditionsMaxSize, at.Child("bindingConditions"))...)
-		errs = append(errs, tooMany(len(d.BindingFailureConditions), resourcev1.BindingFailureConditionsMaxSize, at.Child("bindingFailureConditions"))...)
+		errs = append(errs, tolerations(d.Tolerations, at.Child("tolerations"))...)
+		errs = append(errs, conditionTypes(d.BindingConditions, resourcev1.BindingConditionsMaxSize, at.Child("bindingConditions"))...)
+		errs = append(errs, conditionTypes(d.BindingFailureConditions, resourcev1.BindingFailureConditionsMaxSize, at.Child("bindingFailureConditions"))...)
 		if d.ShareID != nil {
 			errs = append(errs, check.RequiredSpelled(string(*d.ShareID), at.Child("shareID"), validate.UUID)...)
 		}
@@ -100,6 +101,7 @@ func checkDeviceStatus(r *resourcev1.ResourceClaim, path *field.Path) field.Erro
 		errs = append(errs, driverName(d.Driver, at.Child("driver"))...)
 		errs = append(errs, poolName(d.Pool, at.Child("pool"))...)
 		errs = append(errs, check.Each(at.Child("device"), d.Device, check.Label(d.Device))...)
+		errs = append(errs, check.SpelledPtr(d.ShareID, at.Child("shareID"), validate.UUID)...)
 		errs = append(errs, tooMany(len(d.Conditions), resourcev1.AllocatedDeviceStatusMaxConditions, at.Child("conditions"))...)
 		errs = append(errs, metavalidation.ValidateConditions(d.Conditions, at.Child("conditions"))...)
 		if d.Data != nil {

@@ -113,10 +113,7 @@ func (c checker) ask(a ask, path *field.Path) field.ErrorList {
 	default:
 		errs = append(errs, field.NotSupported(path.Child("allocationMode"), a.mode, []resourcev1.DeviceAllocationMode{resourcev1.DeviceAllocationModeAll, resourcev1.DeviceAllocationModeExactCount}))
 	}
-	errs = append(errs, tooMany(len(a.tolerations), resourcev1.DeviceTolerationsMaxLength, path.Child("tolerations"))...)
-	for i := range a.tolerations {
-		errs = append(errs, toleration(&a.tolerations[i], path.Child("tolerations").Index(i))...)
-	}
+	errs = append(errs, tolerations(a.tolerations, path.Child("tolerations"))...)
 	if a.capacity != nil {
 		requests := path.Child("capacity", "requests")
 		for _, name := range check.Sorted(a.capacity.Requests) {
@@ -124,6 +121,14 @@ func (c checker) ask(a ask, path *field.Path) field.ErrorList {
 			errs = append(errs, propertyName(name, at)...)
 			errs = append(errs, check.NonNegativeQuantity(a.capacity.Requests[name], at)...)
 		}
+	}
+	return errs
+}
+
+func tolerations(all []resourcev1.DeviceToleration, path *field.Path) field.ErrorList {
+	errs := tooMany(len(all), resourcev1.DeviceTolerationsMaxLength, path)
+	for i := range all {
+		errs = append(errs, toleration(&all[i], path.Index(i))...)
 	}
 	return errs
 }

@@ -175,7 +175,6 @@ func poolStatus(p *resourcev1alpha3.PoolStatus, path *field.Path) field.ErrorLis
 	errs := check.Join(
 		driverName(p.Driver, path.Child("driver")),
 		poolName(p.PoolName, path.Child("poolName")),
-		check.AtLeast(&p.Generation, 0, path.Child("generation")),
 		check.AtLeast(p.ResourceSliceCount, 1, path.Child("resourceSliceCount")),
 		check.AtLeast(p.TotalDevices, 0, path.Child("totalDevices")),
 		check.AtLeast(p.AllocatedDevices, 0, path.Child("allocatedDevices")),
@@ -183,6 +182,10 @@ func poolStatus(p *resourcev1alpha3.PoolStatus, path *field.Path) field.ErrorLis
 		check.AtLeast(p.UnavailableDevices, 0, path.Child("unavailableDevices")),
 		check.SpelledPtr(p.NodeName, path.Child("nodeName"), validate.LongName),
 	)
+	if p.Generation == 0 {
+		errs = append(errs, field.Required(path.Child("generation"), ""))
+	}
+	errs = append(errs, check.AtLeast(&p.Generation, 0, path.Child("generation"))...)
 	if text := p.ValidationError; text != nil && len(*text) > maxPoolErrorLength {
 		errs = append(errs, field.TooLong(path.Child("validationError"), *text, maxPoolErrorLength))
 	}

@@ -43,7 +43,7 @@ func Definitions(o Options) []*kind.Definition {
 		}
 	}
 	c := checker{Options: o}
-	class, rule, claim, template, slice := deviceClass(c), deviceTaintRule(), resourceClaim(c), resourceClaimTemplate(c), resourceSlice()
+	class, rule, claim, template, slice := deviceClass(c), deviceTaintRule(), resourceClaim(c), resourceClaimTemplate(c), resourceSlice(o.Gates)
 	return []*kind.Definition{
 		class, rule, claim, template, slice,
 		class.Renamed("v1beta2", kind.Of[resourcev1beta2.DeviceClass]()),

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/timonel/timonel/internal/api/check"
@@ -19,9 +20,12 @@ func resourceClaim(c checker) *kind.Definition {
 		Default: kind.Default(func(r *resourcev1.ResourceClaim) { defaultClaim(&r.Spec) }),
 		PrepareCreate: kind.Prepare(func(r *resourcev1.ResourceClaim) {
 			r.Status = resourcev1.ResourceClaimStatus{}
-			dropDerived(&r.Spec)
+			dropDerived(&r.Spec, nil)
 		}),
-		PrepareUpdate: kind.PrepareUpdate(func(r, old *resourcev1.ResourceClaim) { r.Status = old.Status }),
+		PrepareUpdate: kind.PrepareUpdate(func(r, old *resourcev1.ResourceClaim) {
+			r.Status = old.Status
+			dropDerived(&r.Spec, &old.Spec)
+		}),
 		Validate: kind.Validate(func(r *resourcev1.ResourceClaim) field.ErrorList {
 			return c.claim(&r.Spec.Devices, field.NewPath("spec", "devices"))
 		}),
@@ -40,6 +44,7 @@ func resourceClaim(c checker) *kind.Definition {
 			"status": kind.StatusOnly(func(r, old *resourcev1.ResourceClaim) {
 				r.Spec = old.Spec
 				forgetDevices(r)
+				dropSkipped(r, old)
 			}, validateClaimStatus),
 		},
 	}
@@ -88,17 +93,42 @@ func defaultClaim(s *resourcev1.ResourceClaimSpec) {
 	}
 }
 
-// dropDerived removes the field of the feature DRADerivedAttributes (alpha).
-func dropDerived(s *resourcev1.ResourceClaimSpec) {
+// dropDerived removes the field of the feature DRADerivedAttributes (alpha), unless old uses it already.
+func dropDerived(s, old *resourcev1.ResourceClaimSpec) {
+	used := false
+	if old != nil {
+		eachDerived(old, func(d *[]resourcev1.DeviceDerivedAttribute) { used = used || *d != nil })
+	}
+	if !used {
+		eachDerived(s, func(d *[]resourcev1.DeviceDerivedAttribute) { *d = nil })
+	}
+}
+
+func eachDerived(s *resourcev1.ResourceClaimSpec, visit func(*[]resourcev1.DeviceDerivedAttribute)) {
 	for i := range s.Devices.Requests {
 		r := &s.Devices.Requests[i]
 		if r.Exactly != nil {
-			r.Exactly.DerivedAttributes = nil
+			visit(&r.Exactly.DerivedAttributes)
 		}
 		for k := range r.FirstAvailable {
-			r.FirstAvailable[k].DerivedAttributes = nil
+			visit(&r.FirstAvailable[k].DerivedAttributes)
 		}
 	}
+}
+
+// dropSkipped removes the field of the feature DRAOptionalNodeOperations (alpha), unless it is in use already.
+func dropSkipped(r, old *resourcev1.ResourceClaim) {
+	if usesSkipped(old.Status.Allocation) || r.Status.Allocation == nil {
+		return
+	}
+	results := r.Status.Allocation.Devices.Results
+	for i := range results {
+		results[i].SkipNodeOperations = nil
+	}
+}
+
+func usesSkipped(a *resourcev1.AllocationResult) bool {
+	return a != nil && slices.ContainsFunc(a.Devices.Results, func(d resourcev1.DeviceRequestAllocationResult) bool { return d.SkipNodeOperations != nil })
 }
 
 // forgetDevices removes what drivers said of devices when the claim gives them back.

@@ -16,7 +16,8 @@ func resourceClaimTemplate(c checker) *kind.Definition {
 		Scope: kind.Namespaced, Verbs: kind.Standard,
 		New:           kind.Of[resourcev1.ResourceClaimTemplate](),
 		Default:       kind.Default(func(t *resourcev1.ResourceClaimTemplate) { defaultClaim(&t.Spec.Spec) }),
-		PrepareCreate: kind.Prepare(func(t *resourcev1.ResourceClaimTemplate) { dropDerived(&t.Spec.Spec) }),
+		PrepareCreate: kind.Prepare(func(t *resourcev1.ResourceClaimTemplate) { dropDerived(&t.Spec.Spec, nil) }),
+		PrepareUpdate: kind.PrepareUpdate(func(t, old *resourcev1.ResourceClaimTemplate) { dropDerived(&t.Spec.Spec, &old.Spec.Spec) }),
 		Validate: kind.Validate(func(t *resourcev1.ResourceClaimTemplate) field.ErrorList {
 			spec := field.NewPath("spec")
 			errs := check.Labels(t.Spec.Labels, spec.Child("metadata", "labels"))

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"github.com/timonel/timonel/internal/feature"
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	resourcev1 "k8s.io/api/resource/v1"
@@ -9,7 +10,7 @@ import (
 )
 
 // ResourceSlice lists devices that a driver has.
-func resourceSlice() *kind.Definition {
+func resourceSlice(gates feature.Gates) *kind.Definition {
 	spec := resourcev1.ResourceSliceSpec{}.SwaggerDoc()
 	return &kind.Definition{
 		Group: group, Version: "v1", Kind: "ResourceSlice", Plural: "resourceslices",
@@ -22,7 +23,8 @@ func resourceSlice() *kind.Definition {
 				}
 			}
 		}),
-		PrepareCreate: kind.Prepare(dropAlpha),
+		PrepareCreate: kind.Prepare(func(s *resourcev1.ResourceSlice) { dropDisabled(s, nil, gates) }),
+		PrepareUpdate: kind.PrepareUpdate(func(s, old *resourcev1.ResourceSlice) { dropDisabled(s, old, gates) }),
 		Generation:    kind.Changed(func(s, old *resourcev1.ResourceSlice) bool { return !object.Equal(&s.Spec, &old.Spec) }),
 		Validate:      kind.Validate(validateSlice),
 		ValidateUpdate: kind.ValidateUpdate(func(s, old *resourcev1.ResourceSlice) field.ErrorList {
@@ -42,19 +44,36 @@ func resourceSlice() *kind.Definition {
 	}
 }
 
-// dropAlpha removes the fields of features that are off by default: DRAPartitionableDevicesType, DRAOptionalNodeOperations,
-// DRANodeAllocatableResources, DRADeviceCompatibilityGroups and DRAListTypeAttributes.
-func dropAlpha(s *resourcev1.ResourceSlice) {
-	s.Spec.PartitionTypeAttribute, s.Spec.SkipNodeOperations = nil, nil
+// dropDisabled removes the fields of features that are off, unless old uses the feature already.
+func dropDisabled(s, old *resourcev1.ResourceSlice, gates feature.Gates) {
+	used := map[string]bool{partitionTypes: gates.Enabled(partitionTypes)}
+	if old != nil {
+		eachDisabled(old, func(feature string, set bool, _ func()) { used[feature] = used[feature] || set })
+	}
+	eachDisabled(s, func(feature string, set bool, clear func()) {
+		if set && !used[feature] {
+			clear()
+		}
+	})
+}
+
+// eachDisabled visits the fields of features that are off by default: whether they are set, and how to clear them.
+func eachDisabled(s *resourcev1.ResourceSlice, visit func(feature string, set bool, clear func())) {
+	visit(partitionTypes, s.Spec.PartitionTypeAttribute != nil, func() { s.Spec.PartitionTypeAttribute = nil })
+	visit("DRAOptionalNodeOperations", s.Spec.SkipNodeOperations != nil, func() { s.Spec.SkipNodeOperations = nil })
 	for i := range s.Spec.Devices {
 		d := &s.Spec.Devices[i]
-		d.NodeAllocatableResources = nil
+		visit("DRANodeAllocatableResources", d.NodeAllocatableResources != nil, func() { d.NodeAllocatableResources = nil })
 		for k := range d.ConsumesCounters {
-			d.ConsumesCounters[k].CompatibilityGroups = nil
+			c := &d.ConsumesCounters[k]
+			visit("DRADeviceCompatibilityGroups", c.CompatibilityGroups != nil, func() { c.CompatibilityGroups = nil })
 		}
 		for name, a := range d.Attributes {
-			a.IntValues, a.BoolValues, a.StringValues, a.VersionValues = nil, nil, nil, nil
-			d.Attributes[name] = a
+			lists := a.IntValues != nil || a.BoolValues != nil || a.StringValues != nil || a.VersionValues != nil
+			visit("DRAListTypeAttributes", lists, func() {
+				a.IntValues, a.BoolValues, a.StringValues, a.VersionValues = nil, nil, nil, nil
+				d.Attributes[name] = a
+			})
 		}
 	}
 }

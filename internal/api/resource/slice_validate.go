@@ -7,7 +7,9 @@ import (
 	"github.com/timonel/timonel/internal/api/podspec"
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/validate"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 )
 
 func validateSlice(s *resourcev1.ResourceSlice) field.ErrorList {
@@ -23,6 +25,7 @@ func validateSlice(s *resourcev1.ResourceSlice) field.ErrorList {
 	if len(s.Spec.Devices) > 0 && len(s.Spec.SharedCounters) > 0 {
 		errs = append(errs, field.Invalid(spec, field.OmitValueType{}, "only one of `sharedCounters` or `devices` is allowed"))
 	}
+	errs = append(errs, check.SpelledPtr(s.Spec.PartitionTypeAttribute, spec.Child("partitionTypeAttribute"), validate.ResourceFullyQualifiedName)...)
 	errs = append(errs, checkCounterSets(s.Spec.SharedCounters, spec.Child("sharedCounters"))...)
 	return append(errs, checkDevices(&s.Spec, spec.Child("devices"))...)
 }
@@ -87,7 +90,7 @@ func checkCounters(counters map[string]resourcev1.Counter, max int, path *field.
 	}
 	errs := tooMany(len(counters), max, path)
 	for _, name := range check.Sorted(counters) {
-		errs = append(errs, check.Each(path.Key(name), name, check.Label(name))...)
+		errs = append(errs, check.Each(path, name, check.Label(name))...) // what is declared of keys is said of their map
 	}
 	return errs
 }
@@ -118,8 +121,13 @@ func checkDevice(d *resourcev1.Device, placed bool, path *field.Path) field.Erro
 		errs = append(errs, propertyName(name, at)...)
 		errs = append(errs, checkAttribute(d.Attributes[name], at)...)
 	}
+	shared := ptr.Deref(d.AllowMultipleAllocations, false)
 	for _, name := range check.Sorted(d.Capacity) {
-		errs = append(errs, propertyName(name, path.Child("capacity").Key(string(name)))...)
+		at, capacity := path.Child("capacity").Key(string(name)), d.Capacity[name]
+		errs = append(errs, propertyName(name, at)...)
+		if policy := capacity.RequestPolicy; policy != nil {
+			errs = append(errs, checkRequestPolicy(policy, capacity.Value, shared, at.Child("requestPolicy"))...)
+		}
 	}
 	taints := path.Child("taints")
 	errs = append(errs, tooMany(len(d.Taints), resourcev1.DeviceTaintsMaxLength, taints)...)
@@ -132,8 +140,8 @@ func checkDevice(d *resourcev1.Device, placed bool, path *field.Path) field.Erro
 		errs = append(errs, check.RequiredForm(c.CounterSet, consumes.Index(i).Child("counterSet"), check.Label)...)
 		errs = append(errs, checkCounters(c.Counters, resourcev1.ResourceSliceMaxCountersPerDeviceCounterConsumption, consumes.Index(i).Child("counters"))...)
 	}
-	errs = append(errs, tooMany(len(d.BindingConditions), resourcev1.BindingConditionsMaxSize, path.Child("bindingConditions"))...)
-	errs = append(errs, tooMany(len(d.BindingFailureConditions), resourcev1.BindingFailureConditionsMaxSize, path.Child("bindingFailureConditions"))...)
+	errs = append(errs, conditionTypes(d.BindingConditions, resourcev1.BindingConditionsMaxSize, path.Child("bindingConditions"))...)
+	errs = append(errs, conditionTypes(d.BindingFailureConditions, resourcev1.BindingFailureConditionsMaxSize, path.Child("bindingFailureConditions"))...)
 	members := []member{{"nodeName", d.NodeName != nil}, {"nodeSelector", d.NodeSelector != nil}, {"allNodes", d.AllNodes != nil}}
 	if placed {
 		errs = append(errs, oneOf(path, "exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `perDeviceNodeSelection` is set to true in the ResourceSlice spec", members...)...)
@@ -143,6 +151,15 @@ func checkDevice(d *resourcev1.Device, placed bool, path *field.Path) field.Erro
 		if m.set {
 			errs = append(errs, field.Invalid(path.Child(m.name), field.OmitValueType{}, fmt.Sprintf("%s can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec", m.name)))
 		}
+	}
+	return errs
+}
+
+// conditionTypes wants the types of conditions that decide about the binding of pods.
+func conditionTypes(types []string, max int, path *field.Path) field.ErrorList {
+	errs := tooMany(len(types), max, path)
+	for i, t := range types {
+		errs = append(errs, check.Each(path.Index(i), t, check.QualifiedName(t))...)
 	}
 	return errs
 }

@@ -65,7 +65,12 @@ func podGroup(rules groupRules) *kind.Definition {
 			kind.Age,
 		},
 		Subresources: map[string]*kind.Subresource{
-			"status": kind.StatusOnly(func(g, old *schedulingv1beta1.PodGroup) { g.Spec = old.Spec }, podGroupStatus),
+			"status": kind.StatusOnly(func(g, old *schedulingv1beta1.PodGroup) {
+				g.Spec = old.Spec
+				if !rules.Enabled(sharedClaims) && len(old.Status.ResourceClaimStatuses) == 0 {
+					g.Status.ResourceClaimStatuses = nil
+				}
+			}, podGroupStatus),
 		},
 	}
 }
