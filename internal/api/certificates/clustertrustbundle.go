@@ -25,10 +25,10 @@ func clusterTrustBundle() *kind.Definition {
 		New:       kind.Of[certificatesv1.ClusterTrustBundle](),
 		CheckName: func(string, bool) []string { return nil }, // depends on the signer: see validateBundle
 		Validate: kind.Validate(func(b *certificatesv1.ClusterTrustBundle) field.ErrorList {
-			return append(check.Each(field.NewPath("metadata", "name"), b.Name, checkBundleName(b.Name, b.Spec.SignerName)), validateBundle(b)...)
+			return append(check.Each(field.NewPath("metadata", "name"), b.Name, checkBundleName(b.Name, b.Spec.SignerName)), validateBundle(b, nil)...)
 		}),
 		ValidateUpdate: kind.ValidateUpdate(func(b, old *certificatesv1.ClusterTrustBundle) field.ErrorList {
-			return append(validateBundle(b), check.Immutable(b.Spec.SignerName, old.Spec.SignerName, field.NewPath("spec", "signerName"))...)
+			return append(validateBundle(b, old), check.Immutable(b.Spec.SignerName, old.Spec.SignerName, field.NewPath("spec", "signerName"))...)
 		}),
 		Fields:        []kind.Field{{Label: "spec.signerName"}},
 		FieldsUnknown: labelNotSupported,
@@ -59,7 +59,8 @@ func checkBundleName(name, signer string) []string {
 	return check.Subdomain(rest)
 }
 
-func validateBundle(b *certificatesv1.ClusterTrustBundle) field.ErrorList {
+// validateBundle checks a bundle; old is the one that it replaces, whose certificates are not read again.
+func validateBundle(b, old *certificatesv1.ClusterTrustBundle) field.ErrorList {
 	var errs field.ErrorList
 	if b.Spec.SignerName != "" {
 		errs = append(errs, checkSigner(b.Spec.SignerName, field.NewPath("spec", "signerName"))...)
@@ -67,6 +68,9 @@ func validateBundle(b *certificatesv1.ClusterTrustBundle) field.ErrorList {
 	path := field.NewPath("spec", "trustBundle")
 	if len(b.Spec.TrustBundle) > maxTrustBundle {
 		return append(errs, field.TooLong(path, "", maxTrustBundle))
+	}
+	if old != nil && b.Spec.TrustBundle == old.Spec.TrustBundle {
+		return errs
 	}
 	return append(errs, checkAnchors(b.Spec.TrustBundle, path)...)
 }

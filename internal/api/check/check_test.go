@@ -58,7 +58,7 @@ func TestContainerResources(t *testing.T) {
 		{"hugepages-2Mi=5Mi cpu=1", "", "is not positive integer multiple of hugepages-2Mi"},
 		{"cpu=-1", "", TextNonNegative},
 	} {
-		errs := ContainerResources(&corev1.ResourceRequirements{Limits: list(x.limits), Requests: list(x.requests)}, field.NewPath("r"), nil)
+		errs := ContainerResources(&corev1.ResourceRequirements{Limits: list(x.limits), Requests: list(x.requests)}, field.NewPath("r"), nil, false)
 		if got := errs.ToAggregate(); x.want == "" && got != nil || x.want != "" && (got == nil || !strings.Contains(got.Error(), x.want)) {
 			t.Errorf("limits %q, requests %q: got %v, want %q", x.limits, x.requests, got, x.want)
 		}

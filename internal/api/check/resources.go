@@ -131,8 +131,8 @@ func PositiveQuantity(q resource.Quantity, path *field.Path) field.ErrorList {
 }
 
 // ContainerResources checks the requests and limits of a container (core/v1
-// ResourceRequirements), or, with name, of something else that names resources otherwise.
-func ContainerResources(r *corev1.ResourceRequirements, path *field.Path, name func(corev1.ResourceName, *field.Path) field.ErrorList) field.ErrorList {
+// ResourceRequirements), or, with name, of something else that names resources otherwise. With oddPages huge pages may be of any amount.
+func ContainerResources(r *corev1.ResourceRequirements, path *field.Path, name func(corev1.ResourceName, *field.Path) field.ErrorList, oddPages bool) field.ErrorList {
 	if name == nil {
 		name = ContainerResourceName
 	}
@@ -144,7 +144,9 @@ func ContainerResources(r *corev1.ResourceRequirements, path *field.Path, name f
 		errs = append(errs, Quantity(n, q, at)...)
 		if HugePages(n) {
 			hugePages = true
-			errs = append(errs, hugePageQuantity(n, q, at)...)
+			if !oddPages && !WholePages(n, q) {
+				errs = append(errs, field.Invalid(at, q.String(), fmt.Sprintf("%s is not positive integer multiple of %s", q.String(), n)))
+			}
 		}
 		compute = compute || n == corev1.ResourceCPU || n == corev1.ResourceMemory
 	}
@@ -178,11 +180,8 @@ func SaneQuantity(q resource.Quantity, path *field.Path) field.ErrorList {
 	return nil
 }
 
-// hugePageQuantity wants a whole number of pages of the size in the resource's name.
-func hugePageQuantity(name corev1.ResourceName, q resource.Quantity, path *field.Path) field.ErrorList {
+// WholePages reports whether an amount is a number of pages of the size in the resource's name.
+func WholePages(name corev1.ResourceName, q resource.Quantity) bool {
 	size, err := resource.ParseQuantity(strings.TrimPrefix(string(name), corev1.ResourceHugePagesPrefix))
-	if err == nil && size.Sign() > 0 && size.MilliValue()%1000 == 0 && q.Value()%size.Value() == 0 {
-		return nil
-	}
-	return field.ErrorList{field.Invalid(path, q.String(), fmt.Sprintf("%s is not positive integer multiple of %s", q.String(), name))}
+	return err == nil && size.Sign() > 0 && size.MilliValue()%1000 == 0 && q.Value()%size.Value() == 0
 }

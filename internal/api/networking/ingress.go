@@ -100,7 +100,7 @@ func validateIngress(i, old *networkingv1.Ingress) field.ErrorList {
 		errs = append(errs, checkBackend(s.DefaultBackend, spec.Child("defaultBackend"))...)
 	}
 	for k := range s.Rules {
-		errs = append(errs, checkIngressRule(&s.Rules[k], spec.Child("rules").Index(k))...)
+		errs = append(errs, checkIngressRule(&s.Rules[k], old != nil && hasWildcard(old, s.Rules[k].Host), spec.Child("rules").Index(k))...)
 	}
 	for k, t := range s.TLS {
 		at := spec.Child("tls").Index(k)
@@ -122,9 +122,15 @@ func validateIngress(i, old *networkingv1.Ingress) field.ErrorList {
 	return errs
 }
 
-func checkIngressRule(r *networkingv1.IngressRule, at *field.Path) field.ErrorList {
+// hasWildcard finds a rule for a host with a wildcard, whose form was once not checked.
+func hasWildcard(i *networkingv1.Ingress, host string) bool {
+	return strings.Contains(host, "*") && slices.ContainsFunc(i.Spec.Rules, func(r networkingv1.IngressRule) bool { return r.Host == host })
+}
+
+// checkIngressRule checks a rule; of one whose host is known, the host is not checked.
+func checkIngressRule(r *networkingv1.IngressRule, known bool, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	if r.Host != "" {
+	if r.Host != "" && !known {
 		errs = append(errs, notIP(r.Host, at.Child("host"))...)
 		errs = append(errs, checkHost(r.Host, at.Child("host"))...)
 	}

@@ -106,7 +106,7 @@ func (c *checker) checkContainer(ctr *corev1.Container, at *field.Path) field.Er
 	errs = append(errs, c.checkDevices(ctr, at.Child("volumeDevices"))...)
 	errs = append(errs, check.RequiredOneOf(ctr.ImagePullPolicy, at.Child("imagePullPolicy"),
 		corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
-	errs = append(errs, check.ContainerResources(&ctr.Resources, at.Child("resources"), nil)...)
+	errs = append(errs, check.ContainerResources(&ctr.Resources, at.Child("resources"), nil, c.before != nil && oddPages(c.before))...)
 	errs = append(errs, c.checkResourceClaims(ctr.Resources.Claims, at.Child("resources", "claims"))...)
 	errs = append(errs, c.checkResizePolicy(ctr.ResizePolicy, at.Child("resizePolicy"))...)
 	return append(errs, c.checkSecurity(ctr.SecurityContext, at.Child("securityContext"))...)

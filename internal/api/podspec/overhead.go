@@ -9,5 +9,5 @@ import (
 // ValidateOverhead checks the resources that a runtime takes beside the containers. Parity: the
 // answer calls them limits, because they are checked as the limits of a container are.
 func ValidateOverhead(overhead corev1.ResourceList, path *field.Path) field.ErrorList {
-	return check.ContainerResources(&corev1.ResourceRequirements{Limits: overhead}, path, nil)
+	return check.ContainerResources(&corev1.ResourceRequirements{Limits: overhead}, path, nil, false)
 }

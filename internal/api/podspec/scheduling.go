@@ -251,7 +251,9 @@ func (c *checker) checkSpread(path *field.Path) field.ErrorList {
 		policy(t.NodeAffinityPolicy, "nodeAffinityPolicy")
 		policy(t.NodeTaintsPolicy, "nodeTaintsPolicy")
 		errs = append(errs, checkMatchKeys(t.MatchLabelKeys, t.LabelSelector, "matchLabelKeys", at)...)
-		errs = append(errs, c.checkSelector(t.LabelSelector, at.Child("labelSelector"))...)
+		if c.before == nil || !badSpread(c.before) {
+			errs = append(errs, c.checkSelector(t.LabelSelector, at.Child("labelSelector"))...)
+		}
 	}
 	return errs
 }

@@ -233,20 +233,31 @@ func (c *checker) checkSysctls(sysctls []corev1.Sysctl, path *field.Path) field.
 			errs = append(errs, field.Duplicate(at, s.Name))
 		}
 		seen[s.Name] = true
-		name := strings.ReplaceAll(s.Name, "/", ".")
-		if c.spec.HostNetwork && strings.HasPrefix(name, "net.") {
-			errs = append(errs, field.Invalid(at, s.Name, "may not be specified when 'hostNetwork' is true"))
+		if c.before != nil && hostSysctl(c.before, s.Name) != "" && hasSysctl(c.before, s.Name) {
+			continue
 		}
-		ipc := strings.HasPrefix(name, "kernel.shm") || strings.HasPrefix(name, "kernel.msg") || name == "kernel.sem" || strings.HasPrefix(name, "fs.mqueue.")
-		if c.spec.HostIPC && ipc {
-			errs = append(errs, field.Invalid(at, s.Name, "may not be specified when 'hostIPC' is true"))
+		if shared := hostSysctl(c.spec, s.Name); shared != "" {
+			errs = append(errs, field.Invalid(at, s.Name, fmt.Sprintf("may not be specified when '%s' is true", shared)))
 		}
 	}
 	return errs
 }
 
-// validateAnnotations checks annotations that mean something for pods.
-func validateAnnotations(annotations map[string]string, s *corev1.PodSpec, path *field.Path) field.ErrorList {
+// hostSysctl is the field by which a pod shares with its node what a sysctl is about; "" if it does not.
+func hostSysctl(s *corev1.PodSpec, name string) string {
+	name = strings.ReplaceAll(name, "/", ".")
+	ipc := strings.HasPrefix(name, "kernel.shm") || strings.HasPrefix(name, "kernel.msg") || name == "kernel.sem" || strings.HasPrefix(name, "fs.mqueue.")
+	switch {
+	case s.HostNetwork && strings.HasPrefix(name, "net."):
+		return "hostNetwork"
+	case s.HostIPC && ipc:
+		return "hostIPC"
+	}
+	return ""
+}
+
+// validateAnnotations checks annotations that mean something for pods; was are those of the pod that it replaces.
+func validateAnnotations(annotations, was map[string]string, s *corev1.PodSpec, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if value, mirror := annotations[corev1.MirrorPodAnnotationKey]; mirror && s.NodeName == "" {
 		errs = append(errs, field.Invalid(path.Key(corev1.MirrorPodAnnotationKey), value, "must set spec.nodeName if mirror pod annotation is set"))
@@ -254,7 +265,8 @@ func validateAnnotations(annotations map[string]string, s *corev1.PodSpec, path 
 	if text := annotations[corev1.TolerationsAnnotationKey]; text != "" {
 		errs = append(errs, tolerationsAnnotation(text, path)...)
 	}
-	if cost, given := annotations[corev1.PodDeletionCost]; given {
+	before, kept := was[corev1.PodDeletionCost]
+	if cost, given := annotations[corev1.PodDeletionCost]; given && !(kept && cost == before) {
 		errs = append(errs, deletionCost(cost, path.Key(corev1.PodDeletionCost))...)
 	}
 	if v, given := annotations[corev1.SeccompPodAnnotationKey]; given {

@@ -22,7 +22,7 @@ const textContainerCount = "pod updates may not add or remove containers"
 // ValidatePodUpdate checks an update through the main door: hardly anything of a pod may change.
 func ValidatePodUpdate(p, old *corev1.Pod, rules Rules) field.ErrorList {
 	spec := field.NewPath("spec")
-	errs := validatePod(p, &old.Spec, rules)
+	errs := validatePod(p, old, rules)
 	errs = append(errs, keepAnnotations(p, old)...)
 	if len(p.Spec.Containers) != len(old.Spec.Containers) {
 		return append(errs, field.Forbidden(spec.Child("containers"), textContainerCount))
@@ -199,7 +199,7 @@ func affinityOnlyNarrower(now, before *corev1.NodeAffinity, at *field.Path) fiel
 func ValidatePodStatusUpdate(p, old *corev1.Pod, _ Rules) field.ErrorList {
 	status := field.NewPath("status")
 	errs := keepAnnotations(p, old)
-	errs = append(errs, validateAnnotations(p.Annotations, &p.Spec, field.NewPath("metadata", "annotations"))...)
+	errs = append(errs, validateAnnotations(p.Annotations, old.Annotations, &p.Spec, field.NewPath("metadata", "annotations"))...)
 	errs = append(errs, checkConditionTypes(p.Status.Conditions, field.NewPath("metadata", "conditions"))...)
 	if p.Spec.NodeName != old.Spec.NodeName {
 		errs = append(errs, field.Forbidden(status.Child("nodeName"), "may not be changed directly"))
@@ -333,7 +333,7 @@ func ValidateEphemeralUpdate(p, old *corev1.Pod, rules Rules) field.ErrorList {
 	if _, mirror := old.Annotations[corev1.MirrorPodAnnotationKey]; mirror {
 		return field.ErrorList{field.Forbidden(field.NewPath(""), "static pods do not support ephemeral containers")}
 	}
-	errs := validatePod(p, &old.Spec, rules)
+	errs := validatePod(p, old, rules)
 	errs = append(errs, keepAnnotations(p, old)...)
 	now := map[string]*corev1.EphemeralContainer{}
 	for i := range p.Spec.EphemeralContainers {
@@ -354,7 +354,7 @@ func ValidateEphemeralUpdate(p, old *corev1.Pod, rules Rules) field.ErrorList {
 // ValidateResize checks a change of the resources of a running pod (KEP-1287, KEP-5419).
 func ValidateResize(p, old *corev1.Pod, rules Rules) field.ErrorList {
 	spec := field.NewPath("spec")
-	errs := validatePod(p, &old.Spec, rules)
+	errs := validatePod(p, old, rules)
 	if _, mirror := old.Annotations[corev1.MirrorPodAnnotationKey]; mirror {
 		return field.ErrorList{field.Forbidden(field.NewPath(""), "static pods cannot be resized")}
 	}

@@ -42,11 +42,12 @@ func ValidateTemplate(t *corev1.PodTemplateSpec, rules Rules, path *field.Path) 
 func ValidateTemplateUpdate(t, old *corev1.PodTemplateSpec, rules Rules, path *field.Path) field.ErrorList {
 	errs := check.Labels(t.Labels, path.Child("labels"))
 	errs = append(errs, apivalidation.ValidateAnnotations(t.Annotations, path.Child("annotations"))...)
-	errs = append(errs, validateAnnotations(t.Annotations, &t.Spec, path.Child("annotations"))...)
 	c := checker{Rules: rules, spec: &t.Spec}
+	var annotations map[string]string
 	if old != nil {
-		c.before = &old.Spec
+		c.before, annotations = &old.Spec, old.Annotations
 	}
+	errs = append(errs, validateAnnotations(t.Annotations, annotations, &t.Spec, path.Child("annotations"))...)
 	errs = append(errs, c.all(path.Child("spec"))...)
 	if len(t.Spec.EphemeralContainers) > 0 {
 		errs = append(errs, field.Forbidden(path.Child("spec", "ephemeralContainers"), "ephemeral containers not allowed in pod template"))
@@ -67,11 +68,15 @@ func ValidatePod(p *corev1.Pod, rules Rules) field.ErrorList {
 	return append(errs, appArmorAgrees(p)...)
 }
 
-func validatePod(p *corev1.Pod, old *corev1.PodSpec, rules Rules) field.ErrorList {
+func validatePod(p, old *corev1.Pod, rules Rules) field.ErrorList {
 	_, mirror := p.Annotations[corev1.MirrorPodAnnotationKey]
-	c := checker{Rules: rules, pod: p, mirror: mirror, spec: &p.Spec, before: old}
+	c := checker{Rules: rules, pod: p, mirror: mirror, spec: &p.Spec}
 	spec := field.NewPath("spec")
-	errs := validateAnnotations(p.Annotations, &p.Spec, field.NewPath("metadata", "annotations"))
+	var annotations map[string]string
+	if old != nil {
+		c.before, annotations = &old.Spec, old.Annotations
+	}
+	errs := validateAnnotations(p.Annotations, annotations, &p.Spec, field.NewPath("metadata", "annotations"))
 	errs = append(errs, c.all(spec)...)
 	return append(errs, c.checkPodOnly(spec)...)
 }
@@ -191,7 +196,7 @@ func (c *checker) checkPodResources(path *field.Path) field.ErrorList {
 	if len(r.Claims) > 0 {
 		errs = append(errs, field.Forbidden(path.Child("claims"), "claims may not be set for Resources at pod-level"))
 	}
-	errs = append(errs, check.ContainerResources(r, path, podLevelName)...)
+	errs = append(errs, check.ContainerResources(r, path, podLevelName, c.before != nil && oddPages(c.before))...)
 	total := Requests(c.spec)
 	requests := path.Child("requests")
 	for _, name := range check.Sorted(total) {

@@ -311,7 +311,7 @@ func (c *checker) checkProjected(p *corev1.ProjectedVolumeSource, at *field.Path
 		})
 		see(s.ServiceAccountToken != nil, "serviceAccountToken", func(at *field.Path) field.ErrorList {
 			claim(s.ServiceAccountToken.Path, s.ServiceAccountToken.Path)
-			return checkTokenSource(s.ServiceAccountToken, at)
+			return c.checkTokenSource(s.ServiceAccountToken, at)
 		})
 		see(s.ClusterTrustBundle != nil, "clusterTrustBundle", func(at *field.Path) field.ErrorList {
 			claim(s.ClusterTrustBundle.Path, s.ClusterTrustBundle.Path)
@@ -328,7 +328,7 @@ func (c *checker) checkProjected(p *corev1.ProjectedVolumeSource, at *field.Path
 	return errs
 }
 
-func checkTokenSource(t *corev1.ServiceAccountTokenProjection, at *field.Path) field.ErrorList {
+func (c *checker) checkTokenSource(t *corev1.ServiceAccountTokenProjection, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	seconds := at.Child("expirationSeconds")
 	if s := t.ExpirationSeconds; s != nil {
@@ -340,7 +340,7 @@ func checkTokenSource(t *corev1.ServiceAccountTokenProjection, at *field.Path) f
 		}
 	}
 	errs = append(errs, check.Required(t.Path, at.Child("path"))...)
-	if t.Path != "" {
+	if t.Path != "" && !(c.before != nil && hasTokenPath(c.before, t.Path)) {
 		errs = append(errs, localPath(t.Path, at.Child("path"))...)
 	}
 	return errs
