@@ -55,8 +55,15 @@ func dropCoordinated(l, old *coordinationv1.Lease) {
 
 func validateLease(l *coordinationv1.Lease) field.ErrorList {
 	spec := field.NewPath("spec")
-	return check.Join(
+	errs := check.Join(
 		check.PositivePtr(l.Spec.LeaseDurationSeconds, spec.Child("leaseDurationSeconds")),
 		check.NonNegativePtr(l.Spec.LeaseTransitions, spec.Child("leaseTransitions")),
 	)
+	switch {
+	case l.Spec.Strategy != nil:
+		errs = append(errs, checkStrategy(*l.Spec.Strategy, spec.Child("strategy"))...)
+	case l.Spec.PreferredHolder != nil && *l.Spec.PreferredHolder != "":
+		errs = append(errs, field.Forbidden(spec.Child("preferredHolder"), "may only be specified when `strategy` is defined"))
+	}
+	return errs
 }
