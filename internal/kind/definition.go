@@ -122,7 +122,7 @@ type Definition struct {
 	Categories           []string
 	Scope                Scope
 	Verbs                Verbs
-	Deprecated           string // the text of the warning that every request gets
+	Deprecated           string // the text of the warning that every request gets; default: what the Go type says of its version
 	Gate                 string // the feature gate without which the kind is not served; "": none
 	Private              bool   // stored for the server itself: at no path and in no document
 
@@ -401,6 +401,9 @@ func (d *Definition) Complete() {
 			d.shape = tree
 		} else {
 			d.goType = reflect.TypeOf(obj).Elem()
+		}
+		if d.Deprecated == "" {
+			d.Deprecated = d.deprecation(obj)
 		}
 	}
 }

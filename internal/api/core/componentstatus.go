@@ -26,7 +26,6 @@ func componentStatus(statuses func(ctx context.Context) ([]object.Object, error)
 	return &kind.Definition{
 		Version: "v1", Kind: "ComponentStatus", Plural: "componentstatuses", ShortNames: []string{"cs"},
 		Scope: kind.Cluster, Verbs: kind.Get | kind.List,
-		Deprecated:  "v1 ComponentStatus is deprecated in v1.19+",
 		New:         kind.Of[corev1.ComponentStatus](),
 		VirtualList: statuses,
 		Columns: kind.Columns{

@@ -21,7 +21,6 @@ func endpoints() *kind.Definition {
 	return &kind.Definition{
 		Version: "v1", Kind: "Endpoints", Plural: "endpoints", ShortNames: []string{"ep"},
 		Scope: kind.Namespaced, Verbs: kind.Standard, CreateOnPut: true,
-		Deprecated:     "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
 		Stored:         kind.Stored{Prefix: "services/endpoints"},
 		New:            kind.Of[corev1.Endpoints](),
 		Default:        kind.Default(defaultEndpoints),
