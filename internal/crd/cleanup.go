@@ -76,7 +76,7 @@ func (r *Registry) cleanOnce(ctx context.Context, name string, uid types.UID, ki
 		if d.UID != uid {
 			return errGone
 		}
-		setCondition(&d.Status, done, d.Generation, r.Now())
+		setCondition(&d.Status, done, r.Now())
 		d.Finalizers = slices.DeleteFunc(d.Finalizers, func(f string) bool { return f == Cleanup })
 		return nil
 	}, kind.ChangeOptions{Raw: true})
@@ -91,7 +91,7 @@ func (r *Registry) terminating(ctx context.Context, name string, uid types.UID, 
 		if d.UID != uid {
 			return errGone
 		}
-		setCondition(&d.Status, c, d.Generation, r.Now())
+		setCondition(&d.Status, c, r.Now())
 		return nil
 	})
 	if err != nil && !gone(err) {

@@ -2,6 +2,7 @@ package crd
 
 import (
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -177,5 +178,9 @@ func TestDecide(t *testing.T) {
 	settled.Status = again
 	if later := decide(settled, nil, now.Add(2*time.Hour)); !equalStatus(&later, &again) || later.Conditions[0].LastTransitionTime != again.Conditions[0].LastTransitionTime {
 		t.Errorf("deciding again changed something: %+v", later)
+	}
+	settled.Generation++ // a new schema
+	if later := decide(settled, nil, now.Add(2*time.Hour)); !reflect.DeepEqual(later, again) {
+		t.Errorf("a change of the schema changed the status: %+v", later)
 	}
 }

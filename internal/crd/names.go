@@ -16,7 +16,7 @@ func decide(definition *apiextensions.CustomResourceDefinition, others []*apiext
 	var taken conflicts
 	status.AcceptedNames, taken = accept(definition, others)
 	set := func(c apiextensions.CustomResourceDefinitionCondition) {
-		setCondition(&status, c, definition.Generation, now)
+		setCondition(&status, c, now)
 	}
 	if taken.reason == "" {
 		set(condition(apiextensions.NamesAccepted, true, "NoConflicts", "no conflicts found"))
@@ -118,22 +118,30 @@ func condition(t apiextensions.CustomResourceDefinitionConditionType, is bool, r
 	return c
 }
 
-// setCondition sets a condition; the time of its transition changes only with its status.
-func setCondition(status *apiextensions.CustomResourceDefinitionStatus, c apiextensions.CustomResourceDefinitionCondition, generation int64, now time.Time) {
+// setCondition sets a condition, unless it says the same already; the time of its transition changes only with its status.
+//
+// Parity: it does not tell the generation that it was set for, so that a change of a schema is followed by no write, and
+// the client's next update meets no conflict; see test/handover.
+func setCondition(status *apiextensions.CustomResourceDefinitionStatus, c apiextensions.CustomResourceDefinitionCondition, now time.Time) {
 	c.LastTransitionTime = metav1.NewTime(now)
-	c.ObservedGeneration = generation
-	for i := range status.Conditions {
-		old := &status.Conditions[i]
-		if old.Type != c.Type {
-			continue
-		}
-		if old.Status == c.Status {
-			c.LastTransitionTime = old.LastTransitionTime
-		}
-		*old = c
+	i := slices.IndexFunc(status.Conditions, func(old apiextensions.CustomResourceDefinitionCondition) bool { return old.Type == c.Type })
+	if i < 0 {
+		status.Conditions = append(status.Conditions, c)
 		return
 	}
-	status.Conditions = append(status.Conditions, c)
+	old := &status.Conditions[i]
+	if sameCondition(*old, c) {
+		return
+	}
+	if old.Status == c.Status {
+		c.LastTransitionTime = old.LastTransitionTime
+	}
+	*old = c
+}
+
+// sameCondition reports whether two conditions say the same; times do not count.
+func sameCondition(a, b apiextensions.CustomResourceDefinitionCondition) bool {
+	return a.Type == b.Type && a.Status == b.Status && a.Reason == b.Reason && a.Message == b.Message
 }
 
 func isTrue(status *apiextensions.CustomResourceDefinitionStatus, t apiextensions.CustomResourceDefinitionConditionType) bool {

@@ -384,14 +384,5 @@ func (r *Registry) change(ctx context.Context, name string, change func(*apiexte
 
 // equalStatus compares what decide decides; times do not count.
 func equalStatus(a, b *apiextensions.CustomResourceDefinitionStatus) bool {
-	if !reflect.DeepEqual(a.AcceptedNames, b.AcceptedNames) || len(a.Conditions) != len(b.Conditions) {
-		return false
-	}
-	for i := range a.Conditions {
-		x, y := a.Conditions[i], b.Conditions[i]
-		if x.Type != y.Type || x.Status != y.Status || x.Reason != y.Reason || x.Message != y.Message || x.ObservedGeneration != y.ObservedGeneration {
-			return false
-		}
-	}
-	return true
+	return reflect.DeepEqual(a.AcceptedNames, b.AcceptedNames) && slices.EqualFunc(a.Conditions, b.Conditions, sameCondition)
 }
