@@ -54,7 +54,7 @@ func (o *Ownership) quickApply(live object.Object, applied *unstructured.Unstruc
 	var target target
 	if tree, ok := at.(*unstructured.Unstructured); ok {
 		target = &treeTarget{o: o, root: found.root, live: tree}
-	} else if l := o.layoutIn(at, o.apiVersion); l != nil && l.form == structForm {
+	} else if l := o.layoutIn(at, o.apiVersion); l != nil && l.form == structForm && !l.lacksKey(reflect.ValueOf(at).Elem()) {
 		target = &goTarget{o: o, layout: l, live: at}
 	} else {
 		return nil, false

@@ -19,13 +19,16 @@ import (
 // which of them are there, and how its values are compared. Layouts are made once and shared
 // by all kinds; they may refer to each other in circles.
 type layout struct {
-	form   form
-	typ    *typ
-	goType reflect.Type  // never a pointer
-	atomic bool          // owned and compared as a whole
-	fields []fieldLayout // of a struct, by JSON name
-	keys   []keyLayout   // of an item of a list with keys, by name
-	elem   *layout       // of a map's value or a list's item
+	form    form
+	typ     *typ
+	goType  reflect.Type  // never a pointer
+	atomic  bool          // owned and compared as a whole
+	fields  []fieldLayout // of a struct, by JSON name
+	keys    []keyLayout   // of an item of a list with keys, by name
+	keyless bool          // of a list with keys: an item may have none of them
+	// suspects are the fields of a struct that are keyless lists, or structs with such a field. Few kinds have one.
+	suspects []*fieldLayout
+	elem     *layout // of a map's value or a list's item
 	// pointers: the items of the list or map are pointers.
 	pointers bool
 	convert  *value.TypeReflectCacheEntry // of otherForm
@@ -151,6 +154,11 @@ func makeLayout(goType reflect.Type, t *typ) *layout {
 			l.form, l.atomic = structForm, t.fields.atomic
 			l.fields = fieldLayouts(goType, t.fields, nil)
 			slices.SortFunc(l.fields, func(a, b fieldLayout) int { return cmp.Compare(a.name, b.name) })
+			for i := range l.fields {
+				if below := l.fields[i].layout; below.keyless || len(below.suspects) > 0 {
+					l.suspects = append(l.suspects, &l.fields[i])
+				}
+			}
 		}
 	case reflect.Map:
 		if t.fields != nil && goType.Key().Kind() == reflect.String && len(t.fields.fields) == 0 {
@@ -190,6 +198,7 @@ func (l *layout) readKeys() bool {
 		return false
 	}
 	fields := fieldLayouts(elem.goType, elem.typ.fields, nil)
+	l.keyless = true
 	for _, name := range l.typ.list.keys {
 		k := keyLayout{name: name}
 		if t := elem.typ.fields.field(name); t != nil {
@@ -203,6 +212,9 @@ func (l *layout) readKeys() bool {
 					return false
 				}
 			}
+		}
+		if k.value != nil || k.field != nil && k.field.omit == never {
+			l.keyless = false
 		}
 		l.keys = append(l.keys, k)
 	}
@@ -326,6 +338,36 @@ func (l *layout) hasNothing(v reflect.Value) bool {
 		}
 	}
 	return true
+}
+
+// lacksKey reports whether a struct holds an item without any of its keys. The reference implementation refuses such an object,
+// whatever changes in it.
+func (l *layout) lacksKey(v reflect.Value) bool {
+	for _, f := range l.suspects {
+		below, s := f.get(v)
+		switch {
+		case s != present:
+		case f.layout.form == structForm:
+			if f.layout.lacksKey(below) {
+				return true
+			}
+		default:
+			for i := range below.Len() {
+				item, s := f.layout.item(below, i)
+				has := func(k keyLayout) bool {
+					if k.field == nil {
+						return false
+					}
+					_, s := k.field.get(item)
+					return s == present
+				}
+				if s == present && !slices.ContainsFunc(f.layout.keys, has) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // scalar is the value of a stringForm, boolForm, intForm or floatForm.

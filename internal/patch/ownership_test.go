@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/timonel/timonel/internal/object"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -68,9 +70,13 @@ func (h *history) door() string {
 	return door
 }
 
-// at returns an object as a door sees it: in the door's version, pruned to its schema and without what does not fit it.
+// at returns an object as a door gets it: a Go object in the hub's version, a tree in the door's version, pruned to its schema and
+// without what does not fit it.
 func (h *history) at(door string, obj object.Object) object.Object {
 	if obj == nil || h.subject.other == nil {
+		return obj
+	}
+	if _, isTree := obj.(*unstructured.Unstructured); !isTree {
 		return obj
 	}
 	o := h.doors[door]
@@ -256,7 +262,11 @@ func (h *history) config(live object.Object, manager, door string) *unstructured
 	if last := h.configs[door+manager]; last != nil && h.mutator.chance(40) {
 		return h.vary(last.DeepCopy(), door)
 	}
-	tree, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object.Copy(live))
+	seen, err := h.doors[door].toVersion(live, h.doors[door].apiVersion)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	tree, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object.Copy(seen))
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -283,7 +293,7 @@ func (h *history) schema(door string) *Schema {
 		s, _ := o.Schema(o.apiVersion)
 		return s
 	}
-	s, _ := SchemaOf(h.subject.options.New())
+	s, _ := SchemaOf(h.doors[door].New())
 	return s
 }
 
@@ -464,6 +474,42 @@ func FuzzApplyEqualsReference(f *testing.F) {
 	f.Fuzz(func(t *testing.T, which uint8, seed uint64) {
 		newHistory(t, all[int(which)%len(all)], seed).playApplies(5)
 	})
+}
+
+// An item without its key cannot be told from others: while there is one, no update changes who owns what.
+func TestItemWithoutKey(t *testing.T) {
+	h := newHistory(t, subjectNamed("ServiceAccount"), 1)
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "x", Labels: map[string]string{"a": "1"}}}
+	live := h.update(h.subject.options.New(), account, "", "first").(*corev1.ServiceAccount)
+	for _, secrets := range [][]corev1.ObjectReference{{{}}, {{}}, {{Name: "s"}, {Kind: "Secret"}}, {{Name: "s"}}, nil} {
+		next := live.DeepCopy()
+		next.Secrets, next.Labels["a"] = secrets, next.Labels["a"]+"1"
+		live = h.update(live, next, "", fmt.Sprint("with ", len(secrets), len(next.Labels["a"]))).(*corev1.ServiceAccount)
+	}
+}
+
+// What the version of an endpoint does not show was not changed by who writes there, also for owners who use another version.
+func TestUnseenByTheVersion(t *testing.T) {
+	s := autoscaler()
+	convert := s.options.Convert
+	s.options.Convert = func(obj object.Object, apiVersion string) (object.Object, error) {
+		made, err := convert(obj, apiVersion)
+		if old, ok := made.(*autoscalingv1.HorizontalPodAutoscaler); ok {
+			old.Annotations = nil
+		}
+		return made, err
+	}
+	h := newHistory(t, s, 1)
+	scaler := &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Name: "x"}, Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+		Behavior: &autoscalingv2.HorizontalPodAutoscalerBehavior{ScaleUp: &autoscalingv2.HPAScalingRules{StabilizationWindowSeconds: new(int32(3))}},
+	}}
+	live := h.update(h.subject.options.New(), scaler, "", "newer").(*autoscalingv2.HorizontalPodAutoscaler)
+	next := live.DeepCopy()
+	next.Spec.Behavior, next.Spec.MaxReplicas = nil, 7
+	live = h.update(live, next, otherVersion, "older").(*autoscalingv2.HorizontalPodAutoscaler)
+	if got := dump(live.ManagedFields); !strings.Contains(got, "f:stabilizationWindowSeconds") {
+		t.Errorf("the owner of the behavior lost it: %s", got)
+	}
 }
 
 // Long lists take other ways than short ones.

@@ -136,11 +136,11 @@ func readable(entries []metav1.ManagedFieldsEntry) ([]metav1.ManagedFieldsEntry,
 // its schema too.
 // They are d's.
 func (o *Ownership) changes(d *differ, live, obj object.Object, apiVersion string) ([]change, *typ, bool) {
-	a, err := o.toVersion(live, apiVersion)
+	a, err := o.throughEndpoint(live, apiVersion)
 	if err != nil {
 		return nil, nil, false
 	}
-	b, err := o.toVersion(obj, apiVersion)
+	b, err := o.throughEndpoint(obj, apiVersion)
 	if err != nil {
 		return nil, nil, false
 	}
@@ -161,8 +161,24 @@ func (o *Ownership) changes(d *differ, live, obj object.Object, apiVersion strin
 	if l == nil || reflect.TypeOf(a) != reflect.TypeOf(b) {
 		return nil, nil, false
 	}
-	changes := d.object(l, reflect.ValueOf(a).Elem(), reflect.ValueOf(b).Elem(), reset)
+	before, after := reflect.ValueOf(a).Elem(), reflect.ValueOf(b).Elem()
+	if l.lacksKey(before) || l.lacksKey(after) {
+		return nil, nil, false
+	}
+	if reset != nil && apiVersion != o.apiVersion {
+		d.object(l, before, after, nil) // who converts an object must be able to tell all its items apart
+	}
+	changes := d.object(l, before, after, reset)
 	return changes, l.typ, !d.stuck
+}
+
+// throughEndpoint converts obj by way of the endpoint's version: what that does not show has not been changed by who writes there.
+func (o *Ownership) throughEndpoint(obj object.Object, apiVersion string) (object.Object, error) {
+	shown, err := o.toVersion(obj, o.apiVersion)
+	if err != nil {
+		return nil, err
+	}
+	return o.toVersion(shown, apiVersion)
 }
 
 // layoutIn returns the layout of the Go type of obj, nil if it has no schema.

@@ -12,6 +12,7 @@ import (
 	"github.com/timonel/timonel/internal/object"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -402,7 +403,8 @@ func subjects(t testing.TB) []subject {
 		}),
 		named[batchv1.Job](),
 		named[batchv1.CronJob](),
-		named[autoscalingv2.HorizontalPodAutoscaler](),
+		autoscaler(),
+		named[corev1.ServiceAccount](),
 		named[admissionregistrationv1.ValidatingWebhookConfiguration](),
 		named[discoveryv1.EndpointSlice](),
 		named[networkingv1.NetworkPolicy](),
@@ -445,6 +447,99 @@ func named[T any, P interface {
 		obj.SetName("x")
 		return obj
 	})
+}
+
+// autoscaler is a built-in kind of two versions, whose fields differ: one metric of the newer one is a field of the older
+// one, and what the older one has no field for is an annotation of it.
+func autoscaler() subject {
+	s := named[autoscalingv2.HorizontalPodAutoscaler]()
+	s.name = "HorizontalPodAutoscaler v1 and v2"
+	hub, old := autoscalingv2.SchemeGroupVersion.String(), autoscalingv1.SchemeGroupVersion.String()
+	s.options.Hub = hub
+	s.options.Convert = func(obj object.Object, apiVersion string) (object.Object, error) {
+		switch v := obj.(type) {
+		case *autoscalingv2.HorizontalPodAutoscaler:
+			if apiVersion == old {
+				return olderAutoscaler(v), nil
+			}
+		case *autoscalingv1.HorizontalPodAutoscaler:
+			if apiVersion == hub {
+				return newerAutoscaler(v), nil
+			}
+		}
+		return nil, ErrNoVersion
+	}
+	s.other = func(o OwnershipOptions) OwnershipOptions {
+		o.Kind.Version = "v1"
+		o.New = func() object.Object { return &autoscalingv1.HorizontalPodAutoscaler{} }
+		return o
+	}
+	return s
+}
+
+// newerFields is the annotation for what the older version has no field for.
+const newerFields = "example.com/newer"
+
+type newerParts struct {
+	Metrics        []autoscalingv2.MetricSpec                       `json:"metrics,omitempty"`
+	Behavior       *autoscalingv2.HorizontalPodAutoscalerBehavior   `json:"behavior,omitempty"`
+	CurrentMetrics []autoscalingv2.MetricStatus                     `json:"currentMetrics,omitempty"`
+	Conditions     []autoscalingv2.HorizontalPodAutoscalerCondition `json:"conditions,omitempty"`
+}
+
+func olderAutoscaler(in *autoscalingv2.HorizontalPodAutoscaler) *autoscalingv1.HorizontalPodAutoscaler {
+	in = in.DeepCopy()
+	out := &autoscalingv1.HorizontalPodAutoscaler{ObjectMeta: in.ObjectMeta, Spec: autoscalingv1.HorizontalPodAutoscalerSpec{
+		ScaleTargetRef: autoscalingv1.CrossVersionObjectReference(in.Spec.ScaleTargetRef), MinReplicas: in.Spec.MinReplicas, MaxReplicas: in.Spec.MaxReplicas,
+	}, Status: autoscalingv1.HorizontalPodAutoscalerStatus{
+		ObservedGeneration: in.Status.ObservedGeneration, LastScaleTime: in.Status.LastScaleTime, CurrentReplicas: in.Status.CurrentReplicas, DesiredReplicas: in.Status.DesiredReplicas,
+	}}
+	parts := newerParts{in.Spec.Metrics, in.Spec.Behavior, in.Status.CurrentMetrics, in.Status.Conditions}
+	if n := len(parts.Metrics); n > 0 && reflect.DeepEqual(parts.Metrics[n-1], cpuMetric(parts.Metrics[n-1])) {
+		out.Spec.TargetCPUUtilizationPercentage = parts.Metrics[n-1].Resource.Target.AverageUtilization
+		parts.Metrics = parts.Metrics[:n-1]
+	}
+	if text := dump(parts); text != "{}" {
+		if out.Annotations == nil {
+			out.Annotations = map[string]string{}
+		}
+		out.Annotations[newerFields] = text
+	}
+	return out
+}
+
+// cpuMetric is the metric that the older version has a field for, with the target of m.
+func cpuMetric(m autoscalingv2.MetricSpec) autoscalingv2.MetricSpec {
+	made := autoscalingv2.MetricSpec{Type: autoscalingv2.ResourceMetricSourceType, Resource: &autoscalingv2.ResourceMetricSource{
+		Name: "cpu", Target: autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: new(int32)},
+	}}
+	if m.Resource != nil && m.Resource.Target.AverageUtilization != nil {
+		*made.Resource.Target.AverageUtilization = *m.Resource.Target.AverageUtilization
+	}
+	return made
+}
+
+func newerAutoscaler(in *autoscalingv1.HorizontalPodAutoscaler) *autoscalingv2.HorizontalPodAutoscaler {
+	in = in.DeepCopy()
+	var parts newerParts
+	if text, has := in.Annotations[newerFields]; has {
+		_ = json.Unmarshal([]byte(text), &parts) // what cannot be read is lost
+		if delete(in.Annotations, newerFields); len(in.Annotations) == 0 {
+			in.Annotations = nil
+		}
+	}
+	if percent := in.Spec.TargetCPUUtilizationPercentage; percent != nil {
+		cpu := cpuMetric(autoscalingv2.MetricSpec{})
+		*cpu.Resource.Target.AverageUtilization = *percent
+		parts.Metrics = append(parts.Metrics, cpu)
+	}
+	return &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: in.ObjectMeta, Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+		ScaleTargetRef: autoscalingv2.CrossVersionObjectReference(in.Spec.ScaleTargetRef), MinReplicas: in.Spec.MinReplicas, MaxReplicas: in.Spec.MaxReplicas,
+		Metrics: parts.Metrics, Behavior: parts.Behavior,
+	}, Status: autoscalingv2.HorizontalPodAutoscalerStatus{
+		ObservedGeneration: in.Status.ObservedGeneration, LastScaleTime: in.Status.LastScaleTime, CurrentReplicas: in.Status.CurrentReplicas, DesiredReplicas: in.Status.DesiredReplicas,
+		CurrentMetrics: parts.CurrentMetrics, Conditions: parts.Conditions,
+	}}
 }
 
 // secondSchema is widgetSchema as another version of the kind has it: what is a set, granular or known there
