@@ -70,6 +70,9 @@ func escape(s string) string {
 	return b.String()
 }
 
+// escaped are what escape does not leave as it is; the quote ends a text.
+func escaped(r rune) bool { return r == '\\' || r < 0x20 }
+
 // parseElement reads an element's text; false if it is not one.
 func parseElement(text string) (fieldpath.PathElement, bool) {
 	var s string
@@ -89,7 +92,7 @@ func isCanonical(text string) bool {
 	body := text[2:]
 	switch text[0] {
 	case 'f':
-		if strings.IndexByte(body, '\\') < 0 {
+		if strings.IndexFunc(body, escaped) < 0 {
 			return true
 		}
 	case 'v':
