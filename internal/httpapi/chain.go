@@ -141,6 +141,7 @@ type exchange struct {
 	record  *trace.Record
 	done    func()             // counts it as no longer running
 	cancel  context.CancelFunc // of the deadline; nil: there is none
+	read    bool               // the body was read
 }
 
 // ServeHTTP is the life of a request. Decode, Change, Check and Commit happen inside the
@@ -182,6 +183,9 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) *exchange {
 	s.running.add(1)
 	x := &exchange{Server: s, own: writer{ResponseWriter: w}, r: r, record: &trace.Record{}}
 	x.w = &x.own
+	if x.announces() {
+		_ = http.NewResponseController(w).EnableFullDuplex() // or the answer would wait for a body that may never come
+	}
 	x.record.Begin(time.Now())
 	x.record.Method, x.record.Path, x.record.Agent = r.Method, requestURI(r), r.UserAgent()
 	x.record.AuditID = r.Header.Get("Audit-Id")
@@ -193,6 +197,12 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) *exchange {
 	h["Cache-Control"] = noCache
 	return x
 }
+
+// announces reports whether a body is to follow on a connection of HTTP/1, where the next request comes only after it.
+func (x *exchange) announces() bool { return x.r.ProtoMajor == 1 && x.r.ContentLength != 0 }
+
+// bodyPatience is how long a connection waits for a body that nobody reads, after the answer.
+const bodyPatience = 10 * time.Second
 
 // requestURI is what the client asked for, path and query.
 func requestURI(r *http.Request) string {
@@ -332,6 +342,7 @@ func (x *exchange) deadline() error {
 		}
 	}
 	x.ctx, x.cancel = context.WithTimeout(x.ctx, limit)
+	x.w.until = x.ctx
 	return nil
 }
 
@@ -359,8 +370,14 @@ func (x *exchange) close() {
 }
 
 func (x *exchange) finish() {
+	if x.w.release != nil {
+		x.w.release()
+	}
 	if x.cancel != nil {
 		x.cancel()
+	}
+	if x.announces() && !x.read && x.w.status != http.StatusSwitchingProtocols {
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(bodyPatience)) // the next request gets one of its own
 	}
 	x.record.End()
 	x.record.Status, x.record.Bytes = x.w.status, x.w.bytes

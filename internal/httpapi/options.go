@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -186,9 +185,10 @@ func (x *exchange) readBody() ([]byte, error) {
 	if x.r.Body == nil || x.r.Body == http.NoBody {
 		return nil, nil
 	}
-	defer context.AfterFunc(x.ctx, func() { // a client that stalls holds nobody up
+	defer whenDone(x.ctx, func() { // a client that stalls holds nobody up
 		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now()) // not every connection can
 	})()
+	x.read = true
 	var b []byte
 	var err error
 	if n := x.r.ContentLength; n > 0 && n <= codec.MaxBody {

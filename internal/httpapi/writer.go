@@ -2,12 +2,14 @@ package httpapi
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 )
@@ -18,6 +20,9 @@ type writer struct {
 	status   int
 	bytes    int64
 	warnings warnings
+
+	until   context.Context // when it is done a write that waits for the client fails; nil: it may wait for ever
+	release func()          // undoes until; nil: no write was large enough to wait
 }
 
 func (w *writer) wrote() bool { return w.status != 0 }
@@ -33,9 +38,29 @@ func (w *writer) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
+	if len(b) > smallWrite && w.until != nil && w.release == nil {
+		w.release = whenDone(w.until, func() { _ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now()) })
+	}
 	n, err := w.ResponseWriter.Write(b)
 	w.bytes += int64(n)
 	return n, err
+}
+
+// smallWrite fits into the buffer of a connection, and goes out after its request has ended.
+const smallWrite = 4 << 10
+
+// whenDone calls cut when ctx is done, unless release is called before. After release, cut neither runs nor will.
+func whenDone(ctx context.Context, cut func()) (release func()) {
+	ran := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ran)
+		cut()
+	})
+	return func() {
+		if !stop() {
+			<-ran
+		}
+	}
 }
 
 // Flush, Hijack and Unwrap let streams work through the wrapper.
