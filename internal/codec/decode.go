@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"unicode/utf8"
 
@@ -213,7 +214,7 @@ func (target Target) check(body []byte, meta typeMeta) (schema.GroupVersionKind,
 	if target.Prune != nil {
 		return checkTreeType(body, meta, target)
 	}
-	return checkType(meta.APIVersion, meta.Kind, target)
+	return checkType(body, meta.APIVersion, meta.Kind, target)
 }
 
 // checkTreeType is checkType for custom resources, which must say what they are.
@@ -241,10 +242,10 @@ func checkTreeType(body []byte, meta typeMeta, target Target) (schema.GroupVersi
 	return got, nil
 }
 
-func checkType(apiVersion, kindName string, target Target) (schema.GroupVersionKind, error) {
+func checkType(body []byte, apiVersion, kindName string, target Target) (schema.GroupVersionKind, error) {
 	gv, err := schema.ParseGroupVersion(apiVersion)
 	if err != nil {
-		return schema.GroupVersionKind{}, unrecognized(target.Kind.Kind, err, nil)
+		return schema.GroupVersionKind{}, unrecognized(target.Kind.Kind, err, body)
 	}
 	got := gv.WithKind(kindName)
 	if apiVersion == "" {
@@ -275,10 +276,21 @@ func UnknownConversion(got, want schema.GroupVersionKind) error {
 
 func decodeProtobufBody(body []byte, target Target) (runtime.Object, error) {
 	apiVersion, kindName, raw, err := OpenEnvelope(body)
-	if err != nil {
-		return nil, unrecognized(target.Kind.Kind, errors.New("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"), body)
+	switch {
+	case len(body) == 0:
+		err = errors.New("empty data")
+	case errors.Is(err, ErrNotEnvelope):
+		err = errors.New("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
+	case len(body) == len(magic):
+		err = errors.New("empty body")
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		err = io.ErrUnexpectedEOF
 	}
-	got, err := checkType(apiVersion, kindName, target)
+	if err != nil {
+		return nil, unrecognized(target.Kind.Kind, err, body)
+	}
+	said := schema.FromAPIVersionAndKind(apiVersion, kindName) // Parity: a version that is none counts as left out, unlike in JSON
+	got, err := checkType(body, said.GroupVersion().String(), said.Kind, target)
 	if err != nil {
 		return nil, err
 	}
