@@ -105,10 +105,7 @@ func (c *drainer) drain(ctx context.Context, ns *corev1.Namespace) (left bool, e
 
 // namespaced lists the resources that can be listed and deleted in a namespace.
 func (c *drainer) namespaced() ([]schema.GroupVersionResource, error) {
-	lists, err := c.discovery.ServerPreferredNamespacedResources()
-	if discovery.IsGroupDiscoveryFailedError(err) {
-		c.Log.Warn("some groups cannot be discovered; a namespace that ends waits for them", "error", err)
-	}
+	lists, err := c.discovery.ServerPreferredNamespacedResources() // also with an error: of the groups that could be discovered
 	var out []schema.GroupVersionResource
 	deletable := discovery.SupportsAllVerbs{Verbs: []string{"list", "delete"}}
 	for _, list := range discovery.FilteredBy(deletable, lists) {
