@@ -172,6 +172,10 @@ func (r *Request) resolve(catalog *kind.Catalog, method string) {
 		r.Problem = NoResource()
 		return
 	}
+	if r.Subresource == "" && r.Tail != "" { // an empty part before the last
+		r.Problem = NoResource()
+		return
+	}
 	if r.Subresource != "" {
 		r.Sub = d.Subresources[r.Subresource]
 		if r.Sub == nil && d.Prune != nil { // Parity: of custom resources, see the corpus, crd/crud
