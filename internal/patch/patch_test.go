@@ -177,6 +177,8 @@ func TestStrategic(t *testing.T) {
 		{name: "unknown field of item", patch: `{"spec":{"template":{"spec":{"containers":[{"name":"c","zip":1}]}}}}`, strict: `unknown field "spec.template.spec.containers[0].zip"`},
 		{name: "wrong type", patch: `{"spec":{"replicas":"many"}}`, code: 422,
 			message: ` "" is invalid: patch: Invalid value: "map[spec:map[replicas:many]]": unrecognized type: int32`},
+		{name: "merge key that is a map", patch: `{"spec":{"template":{"spec":{"containers":[{"name":{}},{"name":{}}],"$setElementOrder/containers":[{"name":{}},{"name":"c"}]}}}}`, code: 422,
+			message: ` "" is invalid: patch: Invalid value: "map[spec:map[template:map[spec:map[$setElementOrder/containers:[map[name:map[]] map[name:c]] containers:[map[name:map[]] map[name:map[]]]]]]]": merge keys cannot be compared: runtime error: comparing uncomparable type map[string]interface {}`},
 		{name: "bad order", patch: `{"spec":{"template":{"spec":{"$setElementOrder/containers":1}}}}`, code: 500, message: "expected a []interface {}, but received a int64"},
 		{name: "bad order list", patch: `{"spec":{"$setElementOrder":[]}}`, code: 400, message: "invalid patch format of setElementOrder list"},
 	} {

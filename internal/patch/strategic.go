@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	goruntime "runtime"
 
 	"github.com/timonel/timonel/internal/object"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -73,8 +74,7 @@ func (p *StrategicPatch) Undecodable(err error) error {
 
 // patch patches a tree, which is used up.
 func (p *StrategicPatch) patch(tree map[string]any, meta strategicpatch.LookupPatchMeta) (map[string]any, error) {
-	// The library changes the patch too, which may be needed again.
-	patched, err := strategicpatch.StrategicMergeMapPatchUsingLookupPatchMeta(tree, runtime.DeepCopyJSON(p.tree), meta)
+	patched, err := p.merge(tree, meta)
 	switch {
 	case err == nil:
 		return patched, nil
@@ -86,6 +86,21 @@ func (p *StrategicPatch) patch(tree map[string]any, meta strategicpatch.LookupPa
 		return nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
 	}
 	return nil, err
+}
+
+// merge is patch with the errors of the library, which panics when it compares merge keys that are maps or lists.
+func (p *StrategicPatch) merge(tree map[string]any, meta strategicpatch.LookupPatchMeta) (patched map[string]any, err error) {
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case goruntime.Error:
+			err = p.Undecodable(fmt.Errorf("merge keys cannot be compared: %w", r))
+		default:
+			panic(r)
+		}
+	}()
+	// The library changes the patch too, which may be needed again.
+	return strategicpatch.StrategicMergeMapPatchUsingLookupPatchMeta(tree, runtime.DeepCopyJSON(p.tree), meta)
 }
 
 // applyToPart patches only those fields of live that the patch names; false if
