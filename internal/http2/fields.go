@@ -161,7 +161,11 @@ func (f *fields) request(s *stream) (*http.Request, error) {
 
 // status begins an answer's block.
 func status(e *hpack.Encoder, code int) {
-	_ = e.WriteField(hpack.HeaderField{Name: ":status", Value: strconv.Itoa(code)}) // a buffer does not fail
+	text := "200"
+	if code != http.StatusOK {
+		text = strconv.Itoa(code)
+	}
+	_ = e.WriteField(hpack.HeaderField{Name: ":status", Value: text}) // a buffer does not fail
 }
 
 // encode writes the fields of an answer that HTTP/2 may carry.

@@ -13,7 +13,8 @@ import (
 //
 // Invariant: an HPACK block is encoded in the moment it is appended, since each depends on those before it.
 type out struct {
-	pending []byte // nil: none
+	pending []byte  // nil: none
+	memory  *[]byte // what it began with, to be given back
 	sending bool
 	err     error     // why nothing can be sent any more
 	room    sync.Cond // pending was taken, a stream was closed, or nothing can be sent any more
@@ -52,7 +53,8 @@ func (o *out) init(mu *sync.Mutex) {
 // next returns pending, for another frame to be appended.
 func (o *out) next() []byte {
 	if o.pending == nil {
-		o.pending = (*buffers.Get().(*[]byte))[:0]
+		o.memory = buffers.Get().(*[]byte)
+		o.pending = *o.memory
 	}
 	o.newest = nil
 	return o.pending
@@ -65,12 +67,13 @@ func (c *conn) send() {
 	}
 	c.mu.sending = true
 	for len(c.mu.pending) > 0 && c.mu.err == nil {
-		b := c.mu.pending
-		c.mu.pending, c.mu.newest = nil, nil
+		b, memory := c.mu.pending, c.mu.memory
+		c.mu.pending, c.mu.memory, c.mu.newest = nil, nil, nil
 		c.mu.Unlock()
 		err := c.write(b)
 		if cap(b) <= 2*maxPending {
-			buffers.Put(&b)
+			*memory = b[:0]
+			buffers.Put(memory)
 		}
 		c.mu.Lock()
 		if err != nil && c.mu.err == nil {

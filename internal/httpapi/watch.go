@@ -99,49 +99,56 @@ func (s *stream) initial() bool {
 	return !s.watch.End || s.mark(true)
 }
 
+// follow sends changes and, for a client that wants them, bookmarks.
 func (s *stream) follow(ctx context.Context, end time.Time) {
-	nextMark := time.Now().Add(bookmarkEvery)
-	if last := end.Add(-bookmarkBefore); last.Before(nextMark) {
-		nextMark = last
+	last := end.Add(-bookmarkBefore)
+	next := time.Now().Add(bookmarkEvery)
+	if last.Before(next) {
+		next = last
+	}
+	for s.tell(ctx, next) {
+		if s.sent > s.marked && !s.mark(false) {
+			return
+		}
+		s.x.w.Flush()
+		next = time.Now().Add(bookmarkEvery)
+		if last.After(time.Now()) && last.Before(next) {
+			next = last
+		}
+	}
+}
+
+// tell sends changes until it is time for a bookmark; false if the watch is over.
+func (s *stream) tell(ctx context.Context, bookmark time.Time) bool {
+	wait := ctx
+	if s.bookmark {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithDeadline(ctx, bookmark)
+		defer cancel()
 	}
 	for {
-		wait := ctx
-		var cancel context.CancelFunc = func() {}
-		if s.bookmark {
-			wait, cancel = context.WithDeadline(ctx, nextMark)
-		}
 		batch, err := s.watch.Watcher.Next(wait)
-		cancel()
 		switch {
 		case err == nil:
 			if !s.changes(batch.Events) {
-				return
+				return false
 			}
 			s.sent = max(s.sent, batch.Revision)
 			if len(batch.Events) > 0 {
 				s.x.w.Flush()
 			}
+			continue
 		case ctx.Err() != nil:
-			return
 		case errors.Is(err, context.DeadlineExceeded):
 			s.sent = max(s.sent, batch.Revision)
-			nextMark = time.Now().Add(bookmarkEvery)
-			if last := end.Add(-bookmarkBefore); last.After(time.Now()) && last.Before(nextMark) {
-				nextMark = last
-			}
-			if s.sent > s.marked && !s.mark(false) {
-				return
-			}
-			s.x.w.Flush()
+			return true
 		case errors.Is(err, watchcache.ErrDropped): // the resource is no longer served
-			return
 		case errors.Is(err, watchcache.ErrExpired):
 			s.fail(apierrors.NewResourceExpired("the watch fell too far behind"))
-			return
 		default:
 			s.fail(err)
-			return
 		}
+		return false
 	}
 }
 
@@ -177,10 +184,6 @@ func (s *stream) full() bool {
 }
 
 func (s *stream) changes(events []watchcache.Event) bool {
-	if len(events) > 1 {
-		s.hold()
-		defer s.release()
-	}
 	for _, event := range events {
 		if !s.change(event) {
 			return false
