@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,15 +20,15 @@ import (
 
 // slow is an API server with one Lease, that takes its time for every answer.
 type slow struct {
-	takes   time.Duration
+	takes   atomic.Int64 // a time.Duration
 	lease   coordinationv1.Lease
-	renewed time.Time
+	renewed atomic.Pointer[time.Time]
 }
 
 // RoundTrip implements http.RoundTripper.
 func (s *slow) RoundTrip(r *http.Request) (*http.Response, error) {
 	select {
-	case <-time.After(s.takes):
+	case <-time.After(time.Duration(s.takes.Load())):
 	case <-r.Context().Done():
 		return nil, r.Context().Err()
 	}
@@ -35,7 +36,8 @@ func (s *slow) RoundTrip(r *http.Request) (*http.Response, error) {
 		if err := json.NewDecoder(r.Body).Decode(&s.lease); err != nil {
 			return nil, err
 		}
-		s.renewed = time.Now()
+		now := time.Now()
+		s.renewed.Store(&now)
 	}
 	body, err := json.Marshal(s.lease)
 	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewReader(body)), Request: r}, err
@@ -45,9 +47,11 @@ func (s *slow) RoundTrip(r *http.Request) (*http.Response, error) {
 // node before the node counts as lost.
 func TestLeaseOnASlowServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := &slow{takes: 6 * time.Second, lease: coordinationv1.Lease{
+		server := &slow{lease: coordinationv1.Lease{
 			TypeMeta: metav1.TypeMeta{APIVersion: "coordination.k8s.io/v1", Kind: "Lease"}, ObjectMeta: metav1.ObjectMeta{Name: "node-a", Namespace: "kube-node-lease", ResourceVersion: "1"},
 		}}
+		answersIn := func(d time.Duration) { server.takes.Store(int64(d)) }
+		answersIn(6 * time.Second)
 		config := &rest.Config{Host: "http://server", QPS: -1, ContentConfig: rest.ContentConfig{ContentType: "application/json"}}
 		client, err := kubernetes.NewForConfigAndClient(config, &http.Client{Transport: server})
 		if err != nil {
@@ -59,19 +63,16 @@ func TestLeaseOnASlowServer(t *testing.T) {
 		go a.renewLease(ctx)
 		check := func() {
 			t.Helper()
-			if silent := time.Since(server.renewed); silent > leaseDuration {
-				t.Errorf("silent for %v", silent)
+			if last := server.renewed.Load(); last == nil || time.Since(*last) > leaseDuration {
+				t.Errorf("at %v it was last heard of at %v", time.Now(), last)
 			}
 		}
 		for range 10 {
 			time.Sleep(leasePeriod)
-			synctest.Wait()
-			server.takes = 30 * time.Second
+			answersIn(30 * time.Second)
 			time.Sleep(leasePeriod)
-			synctest.Wait()
-			server.takes = 6 * time.Second
+			answersIn(6 * time.Second)
 			time.Sleep(leaseDuration - leasePeriod)
-			synctest.Wait()
 			check()
 		}
 		cancel()
