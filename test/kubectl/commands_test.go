@@ -3,7 +3,6 @@
 package kubectl
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -15,9 +14,6 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // commands are what stories can say besides testscript's own words:
@@ -187,11 +183,7 @@ func (o *own) up(ts *testscript.TestScript, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = client.CoreV1().Namespaces().Create(context.Background(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		return nil
-	}
-	return err
+	return makeNamespace(client, ns)
 }
 
 // whatHappened tells about the pods and events of a story that failed.

@@ -20,6 +20,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
 )
 
 var (
@@ -96,8 +98,7 @@ func setup(e *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	_, err = client.CoreV1().Namespaces().Create(context.Background(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{})
-	if err != nil {
+	if err := makeNamespace(client, ns); err != nil {
 		return err
 	}
 	e.Defer(func() {
@@ -107,6 +108,21 @@ func setup(e *testscript.Env) error {
 		_ = client.CoreV1().Namespaces().Delete(context.Background(), ns, metav1.DeleteOptions{})
 	})
 	return nil
+}
+
+// makeNamespace makes a namespace, and waits until it has what comes with every namespace.
+func makeNamespace(client kubernetes.Interface, ns string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	core := client.CoreV1()
+	if _, err := core.Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	return wait.PollUntilContextCancel(ctx, pause, true, func(ctx context.Context) (bool, error) {
+		_, noAccount := core.ServiceAccounts(ns).Get(ctx, "default", metav1.GetOptions{})
+		_, noCA := core.ConfigMaps(ns).Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})
+		return noAccount == nil && noCA == nil, nil
+	})
 }
 
 // kubectlPath is a directory in which the kubectl under test is called kubectl.
