@@ -28,8 +28,9 @@ type running struct {
 	stop    func()
 }
 
-// startServer runs a server on a free port of 127.0.0.1, with its data in config.DataDir or a new directory.
-func startServer(t testing.TB, config Config) *running {
+// startServer runs a server on a free port of 127.0.0.1, with its data in config.DataDir or a new directory. What is to be
+// changed in it is changed before it runs.
+func startServer(t testing.TB, config Config, change ...func(*Server)) *running {
 	t.Helper()
 	config.BindAddress, config.SecurePort, config.EtcdUnsafeNoFsync = "127.0.0.1", 0, true
 	if config.AdvertiseAddress == "" {
@@ -38,10 +39,16 @@ func startServer(t testing.TB, config Config) *running {
 	if config.DataDir == "" {
 		config.DataDir = t.TempDir()
 	}
-	config.Log, config.pace = slog.New(slog.DiscardHandler), 50*time.Millisecond
+	config.Log = slog.New(slog.DiscardHandler)
+	if _, waits := t.(*testing.T); waits { // a benchmark measures the usual pace
+		config.pace = 50 * time.Millisecond
+	}
 	s, err := Open(t.Context(), config, NodeIdentity{})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, do := range change {
+		do(s)
 	}
 	listener, err := s.Listen()
 	if err != nil {

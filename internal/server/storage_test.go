@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/timonel/timonel/internal/storage"
@@ -63,24 +64,40 @@ func TestStoreMetrics(t *testing.T) {
 	}
 }
 
-// stalled is a store whose revision nobody tells.
-type stalled struct{ storage.Store }
+// ailing is a store that, while it is ill, does not tell its revision and takes nothing more.
+type ailing struct {
+	storage.Store
+	ill atomic.Bool
+}
 
-func (stalled) Now(ctx context.Context) (storage.Revision, error) { <-ctx.Done(); return 0, ctx.Err() }
+func (a *ailing) Now(ctx context.Context) (storage.Revision, error) {
+	if !a.ill.Load() {
+		return a.Store.Now(ctx)
+	}
+	<-ctx.Done()
+	return 0, ctx.Err()
+}
+
+func (a *ailing) Commit(ctx context.Context, txn storage.Txn) (storage.Revision, error) {
+	if a.ill.Load() {
+		return 0, storage.ErrFull
+	}
+	return a.Store.Commit(ctx, txn)
+}
 
 // TestEtcdHealth: checks of etcd give up in time, and name themselves.
 func TestEtcdHealth(t *testing.T) {
 	config := DefaultConfig()
 	config.EtcdHealthTimeout, config.EtcdReadyTimeout = 1, 1
-	s := startServer(t, config)
+	store := &ailing{}
+	s := startServer(t, config, func(s *Server) { store.Store, s.Store = s.Store, store })
 	for _, path := range []string{"/healthz/etcd", "/livez/etcd", "/readyz/etcd", "/readyz/etcd-readiness"} {
 		if code, body := s.get(path); code != http.StatusOK {
 			t.Errorf("%s: %d %s", path, code, body)
 		}
 	}
-	before := s.server.Store
-	s.server.Store = stalled{before}
-	defer func() { s.server.Store = before }()
+	store.ill.Store(true)
+	defer store.ill.Store(false)
 	for _, path := range []string{"/healthz/etcd", "/livez/etcd", "/readyz/etcd", "/readyz/etcd-readiness"} {
 		if code, body := s.get(path); code != http.StatusInternalServerError || !strings.Contains(body, context.DeadlineExceeded.Error()) {
 			t.Errorf("%s: %d %s", path, code, body)
@@ -90,11 +107,10 @@ func TestEtcdHealth(t *testing.T) {
 
 // TestFullEtcd is told to clients in etcd's words, as something that may pass.
 func TestFullEtcd(t *testing.T) {
-	s := startServer(t, DefaultConfig())
-	engine := s.server.Engine
-	before := engine.Store
-	engine.Store = full{before}
-	defer func() { engine.Store = before }()
+	store := &ailing{}
+	s := startServer(t, DefaultConfig(), func(s *Server) { store.Store, s.Engine.Store = s.Engine.Store, store })
+	store.ill.Store(true)
+	defer store.ill.Store(false)
 	code, body := s.post("/api/v1/namespaces/default/configmaps", `{"metadata":{"name":"a"}}`)
 	if code != http.StatusInternalServerError || !strings.Contains(body, "etcdserver: mvcc: database space exceeded") || !strings.Contains(body, `"retryAfterSeconds":1`) {
 		t.Errorf("%d %s", code, body)
@@ -102,14 +118,8 @@ func TestFullEtcd(t *testing.T) {
 	if _, err := s.CoreV1().ConfigMaps("").List(t.Context(), metav1.ListOptions{}); err != nil {
 		t.Errorf("reading meanwhile: %v", err)
 	}
-	engine.Store = before
+	store.ill.Store(false)
 	if code, body := s.post("/api/v1/namespaces/default/configmaps", `{"metadata":{"name":"a"}}`); code != http.StatusCreated {
 		t.Errorf("afterwards: %d %s", code, body)
 	}
-}
-
-type full struct{ storage.Store }
-
-func (full) Commit(context.Context, storage.Txn) (storage.Revision, error) {
-	return 0, storage.ErrFull
 }
