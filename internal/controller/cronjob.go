@@ -60,6 +60,11 @@ func (c *crons) sync(ctx context.Context, key string) error {
 		return err
 	}
 	mine := slices.DeleteFunc(slices.Clone(all), func(job *batchv1.Job) bool { return !metav1.IsControlledBy(job, cj) })
+	unseen, err := c.unseen(ctx, cj, mine)
+	if err != nil {
+		return err
+	}
+	mine = append(mine, unseen...)
 	slices.SortFunc(mine, func(a, b *batchv1.Job) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
 	failed := c.tidy(ctx, cj, mine)
 	c.note(cj, mine)
@@ -69,6 +74,26 @@ func (c *crons) sync(ctx context.Context, key string) error {
 	}
 	_, err = c.client.BatchV1().CronJobs(namespace).UpdateStatus(ctx, cj, metav1.UpdateOptions{})
 	return errors.Join(failed, gone(err))
+}
+
+// unseen are the jobs that are said to be active and that the informer has not told of: it may be behind, so the server decides.
+func (c *crons) unseen(ctx context.Context, cj *batchv1.CronJob, mine []*batchv1.Job) ([]*batchv1.Job, error) {
+	var all []*batchv1.Job
+	for _, ref := range cj.Status.Active {
+		if slices.ContainsFunc(mine, func(job *batchv1.Job) bool { return job.UID == ref.UID }) {
+			continue
+		}
+		job, err := c.client.BatchV1().Jobs(cj.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err), err == nil && job.UID != ref.UID:
+			c.events.warn(cj, "MissingJob", "Active job went missing: %v", ref.Name)
+		case err != nil:
+			return nil, fmt.Errorf("look up job %s of CronJob %s: %w", ref.Name, keyOf(cj), err)
+		default:
+			all = append(all, job)
+		}
+	}
+	return all, nil
 }
 
 // note brings status.active up to what runs.

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 )
@@ -66,6 +67,11 @@ func run(t *testing.T, add func(c *Controllers), body func(c *cluster), objects 
 
 // settle waits until nothing happens any more without time going on.
 func (c *cluster) settle() { synctest.Wait() }
+
+// deaf makes the informer of a resource hear nothing after its first list, as one does whose watch is held up.
+func deaf(c *Controllers, resource string) {
+	c.client.(*fake.Clientset).PrependWatchReactor(resource, func(clienttesting.Action) (bool, watch.Interface, error) { return true, watch.NewFake(), nil })
+}
 
 func habits(client *fake.Clientset) {
 	var mu sync.Mutex

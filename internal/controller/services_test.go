@@ -12,9 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes/fake"
-	clienttesting "k8s.io/client-go/testing"
 )
 
 func intOrString(s string) intstr.IntOrString { return intstr.Parse(s) }
@@ -164,7 +161,7 @@ func TestNodeLifecycle(t *testing.T) {
 func TestNodeIsHeardByTheServer(t *testing.T) {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}}}
 	run(t, func(c *Controllers) {
-		c.client.(*fake.Clientset).PrependWatchReactor("leases", func(clienttesting.Action) (bool, watch.Interface, error) { return true, watch.NewFake(), nil })
+		deaf(c, "leases")
 		c.addNodes()
 	}, func(c *cluster) {
 		leases := c.client.CoordinationV1().Leases(corev1.NamespaceNodeLease)

@@ -408,3 +408,32 @@ func TestCronJob(t *testing.T) {
 		}
 	})
 }
+
+// TestCronJobAsksForItsJobs: a job that the informer has not told of runs all the same; one that is not there does not.
+func TestCronJobAsksForItsJobs(t *testing.T) {
+	run(t, func(c *Controllers) { deaf(c, "jobs"); c.addCronJobs() }, func(c *cluster) {
+		must[*batchv1.CronJob](t)(c.client.BatchV1().CronJobs("a").Create(c.ctx, &batchv1.CronJob{
+			ObjectMeta: metav1.ObjectMeta{Name: "tick", Namespace: "a"}, Spec: batchv1.CronJobSpec{Schedule: "*/10 * * * *", ConcurrencyPolicy: batchv1.ForbidConcurrent},
+		}, metav1.CreateOptions{}))
+		check := func(want int, active string) {
+			t.Helper()
+			time.Sleep(time.Hour + time.Second)
+			c.settle()
+			if made := c.writes("create", "jobs"); made != want {
+				t.Errorf("%d jobs made, want %d", made, want)
+			}
+			cron := must[*batchv1.CronJob](t)(c.client.BatchV1().CronJobs("a").Get(c.ctx, "tick", metav1.GetOptions{}))
+			if len(cron.Status.Active) != 1 || cron.Status.Active[0].Name != active {
+				t.Errorf("active: %v, want %s", cron.Status.Active, active)
+			}
+		}
+		name := func(at time.Time) string { return fmt.Sprintf("tick-%d", at.Unix()/60) }
+		start := time.Now().Truncate(time.Hour)
+		check(1, name(start.Add(10*time.Minute)))
+		check(1, name(start.Add(10*time.Minute)))
+		if err := c.client.BatchV1().Jobs("a").Delete(c.ctx, name(start.Add(10*time.Minute)), metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		check(2, name(start.Add(130*time.Minute)))
+	})
+}
