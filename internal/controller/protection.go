@@ -111,8 +111,21 @@ func (c *Controllers) addClassProtection() {
 				return true, err
 			}
 			asked, err := claims.Lister().List(labels.Everything())
-			return slices.ContainsFunc(bound, func(v *corev1.PersistentVolume) bool { return slices.Contains(classesOfVolume(v), name) }) ||
-				slices.ContainsFunc(asked, func(c *corev1.PersistentVolumeClaim) bool { return slices.Contains(classesOfClaim(c), name) }), err
+			if err != nil || slices.ContainsFunc(bound, func(v *corev1.PersistentVolume) bool { return slices.Contains(classesOfVolume(v), name) }) ||
+				slices.ContainsFunc(asked, func(c *corev1.PersistentVolumeClaim) bool { return slices.Contains(classesOfClaim(c), name) }) {
+				return true, err
+			}
+			// As above: the server decides.
+			liveVolumes, err := p.client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
+			if err != nil {
+				return true, err
+			}
+			liveClaims, err := p.client.CoreV1().PersistentVolumeClaims("").List(ctx, metav1.ListOptions{})
+			if err != nil {
+				return true, err
+			}
+			return slices.ContainsFunc(liveVolumes.Items, func(v corev1.PersistentVolume) bool { return slices.Contains(classesOfVolume(&v), name) }) ||
+				slices.ContainsFunc(liveClaims.Items, func(c corev1.PersistentVolumeClaim) bool { return slices.Contains(classesOfClaim(&c), name) }), nil
 		})
 		if err != nil || next == nil {
 			return err
