@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unsafe"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,6 +22,7 @@ type differ struct {
 	stuck bool
 
 	pending []change // of lists that are being gathered, one upon the other
+	used    int      // of pending, at most
 	kept    []change // room for lists that are done
 }
 
@@ -35,7 +37,7 @@ func (d *differ) putBack() {
 		return
 	}
 	clear(d.kept)
-	clear(d.pending[:cap(d.pending)])
+	clear(d.pending[:d.used])
 	*d = differ{pending: d.pending[:0], kept: d.kept[:0]}
 	differs.Put(d)
 }
@@ -43,6 +45,7 @@ func (d *differ) putBack() {
 // keep ends the list that was gathered in pending from start on. Lists lie one behind the other in memory.
 func (d *differ) keep(start int) []change {
 	list := d.pending[start:]
+	d.used = max(d.used, len(d.pending))
 	d.pending = d.pending[:start]
 	n := len(list)
 	if n == 0 {
@@ -116,8 +119,18 @@ func (d *differ) leaf(l *layout, a, b reflect.Value, as, bs state) mark {
 
 func (d *differ) fields(l *layout, a, b reflect.Value, as, bs state, reset *resetTree) []change {
 	start := len(d.pending)
+	var am, bm unsafe.Pointer
+	if as == present {
+		am = memory(a)
+	}
+	if bs == present {
+		bm = memory(b)
+	}
 	for i := range l.fields {
 		f := &l.fields[i]
+		if (am == nil || f.isBlank(am)) && (bm == nil || f.isBlank(bm)) {
+			continue
+		}
 		below := reset.field(f.name)
 		if below != nil && below.leaf {
 			continue
@@ -294,14 +307,22 @@ func (d *differ) elements(l *layout, list reflect.Value, n int) []string {
 	for i := range n {
 		elements[i] = d.element(l, list, i)
 	}
-	if n > 1 {
-		distinct := slices.Clone(elements)
-		slices.Sort(distinct)
-		if len(slices.Compact(distinct)) != n {
-			d.stuck = true
-		}
-	}
+	d.stuck = d.stuck || repeated(elements)
 	return elements
+}
+
+// repeated reports whether one of the elements is there twice.
+func repeated(elements []string) bool {
+	if len(elements) <= 12 {
+		for i, e := range elements {
+			if slices.Contains(elements[:i], e) {
+				return true
+			}
+		}
+		return false
+	}
+	distinct := slices.Sorted(slices.Values(elements))
+	return len(slices.Compact(distinct)) != len(elements)
 }
 
 func (d *differ) element(l *layout, list reflect.Value, i int) string {
@@ -428,8 +449,12 @@ func (d *differ) equal(l *layout, a, b reflect.Value) bool {
 		}
 		return true
 	case structForm:
+		am, bm := memory(a), memory(b)
 		for i := range l.fields {
 			f := &l.fields[i]
+			if f.isBlank(am) && f.isBlank(bm) {
+				continue
+			}
 			x, xs := f.get(a)
 			y, ys := f.get(b)
 			if xs != ys || xs == present && !d.equal(f.layout, x, y) {
