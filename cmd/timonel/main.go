@@ -10,12 +10,18 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
 )
 
+// profiledBytes is how much is allocated between two that a heap profile knows of: with Go's 512 KB, to follow the stack of every fourth
+// write that allocates is 2 % of what they cost.
+const profiledBytes = 4 << 20
+
 func main() {
+	runtime.MemProfileRate = profiledBytes // before anything else
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := command().ExecuteContext(ctx); err != nil && !errors.Is(err, context.Canceled) {
