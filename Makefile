@@ -69,6 +69,10 @@ robust: build ## random clients against servers and an etcd that are killed and 
 load: build ## thousands of watches and many full lists of many pods under a memory limit: make load ARGS="-pods 10000"
 	@cd test/load && go test -count=1 -v -timeout 0 -tags load . $(if $(ARGS),-args $(ARGS))
 
+.PHONY: h2spec
+h2spec: build ## a client that breaks the rules of HTTP/2
+	@sh scripts/h2spec $(ARGS)
+
 .PHONY: bench
 bench: build ## the fixed workloads, CPU per operation
 	@sh scripts/bench $(ARGS)
