@@ -170,7 +170,7 @@ func KubeletLog(o *corev1.PodLogOptions) url.Values {
 	number("tailLines", o.TailLines)
 	number("limitBytes", o.LimitBytes)
 	if o.SinceTime != nil {
-		out.Set("sinceTime", o.SinceTime.Format(time.RFC3339))
+		out.Set("sinceTime", o.SinceTime.UTC().Format(time.RFC3339))
 	}
 	if o.Stream != nil && *o.Stream != corev1.LogStreamAll {
 		out.Set("stream", *o.Stream)
