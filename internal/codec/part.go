@@ -125,7 +125,6 @@ func (p *Part) Same(a, b *watchcache.Version) bool {
 // the decoder to say so.
 type partField struct {
 	number         protowire.Number
-	tag            int // its length
 	whole, content []byte
 	below          *fieldTree
 }
@@ -133,28 +132,31 @@ type partField struct {
 // next takes the next field that is in the part off a message; false at the end.
 func (t *fieldTree) next(message *[]byte) (f partField, ok bool) {
 	for b := *message; len(b) > 0; {
-		number, typ, n := protowire.ConsumeTag(b)
-		m := -1
-		if n > 0 {
-			m = protowire.ConsumeFieldValue(number, typ, b[n:])
-		}
-		if m < 0 {
+		number, typ, content, end := firstField(b)
+		if end < 0 {
 			*message = nil
 			return partField{whole: b, below: all}, true
 		}
-		f = partField{number: number, tag: n, whole: b[:n+m], below: t.of(number)}
-		b = b[n+m:]
+		f = partField{number: number, whole: b[:end], content: content, below: t.of(number)}
+		b = b[end:]
 		if f.below == none || f.below != all && typ != protowire.BytesType {
 			continue
-		}
-		if f.below != all {
-			f.content, _ = protowire.ConsumeBytes(f.whole[n:])
 		}
 		*message = b
 		return f, true
 	}
 	*message = nil
 	return f, false
+}
+
+// firstField reads the first field of a message, of whatever type: its number, its type, its content if that has a length, and where it ends; -1
+// if there is none.
+func firstField(b []byte) (number protowire.Number, typ protowire.Type, content []byte, end int) {
+	number, typ, v, end := fieldAt(b, 0)
+	if end < 0 {
+		number, typ, end = protowire.ConsumeField(b)
+	}
+	return number, typ, v.bytes, end
 }
 
 // appendTo appends the part of a message.
@@ -168,24 +170,18 @@ func (t *fieldTree) appendTo(out, message []byte) []byte {
 			out = append(out, f.whole...)
 			continue
 		}
-		out = append(out, f.whole[:f.tag]...)
-		out = protowire.AppendVarint(out, uint64(f.below.size(f.content)))
+		// The part is not longer than the whole, and so is the number that tells its length.
+		out = protowire.AppendTag(out, f.number, protowire.BytesType)
+		start := len(out)
+		out = protowire.AppendVarint(out, uint64(len(f.content)))
+		content := len(out)
 		out = f.below.appendTo(out, f.content)
-	}
-}
-
-// size is the length of the part of a message.
-func (t *fieldTree) size(message []byte) (size int) {
-	for {
-		f, ok := t.next(&message)
-		if !ok {
-			return size
+		size := len(out) - content
+		head := len(protowire.AppendVarint(out[:start], uint64(size)))
+		if head < content {
+			copy(out[head:], out[content:])
 		}
-		if f.below == all {
-			size += len(f.whole)
-		} else {
-			size += f.tag + protowire.SizeBytes(f.below.size(f.content))
-		}
+		out = out[:head+size]
 	}
 }
 
