@@ -155,6 +155,9 @@ func (x *exchange) fail(err error) {
 		x.Log.Debug("request failed after its answer began", "path", x.r.URL.Path, "error", err)
 		return
 	}
+	if x.answersFirst(); x.unawaited && x.begun && !x.read { // where the next request begins is not known
+		x.w.Header().Set("Connection", "close")
+	}
 	if errors.Is(err, route.ErrNoPage) {
 		NotFound(x.w)
 		return

@@ -7,7 +7,9 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -141,7 +143,9 @@ type exchange struct {
 	record  *trace.Record
 	done    func()             // counts it as no longer running
 	cancel  context.CancelFunc // of the deadline; nil: there is none
-	read    bool               // the body was read
+	passed  bool               // the request was handed to the Connector
+	// Of the body: the answer does not wait for it; it is being read; it was read.
+	unawaited, begun, read bool
 }
 
 // ServeHTTP is the life of a request. Decode, Change, Check and Commit happen inside the
@@ -183,9 +187,6 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) *exchange {
 	s.running.add(1)
 	x := &exchange{Server: s, own: writer{ResponseWriter: w}, r: r, record: &trace.Record{}}
 	x.w = &x.own
-	if x.announces() {
-		_ = http.NewResponseController(w).EnableFullDuplex() // or the answer would wait for a body that may never come
-	}
 	x.record.Begin(time.Now())
 	x.record.Method, x.record.Path, x.record.Agent = r.Method, requestURI(r), r.UserAgent()
 	x.record.AuditID = r.Header.Get("Audit-Id")
@@ -198,11 +199,36 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) *exchange {
 	return x
 }
 
-// announces reports whether a body is to follow on a connection of HTTP/1, where the next request comes only after it.
-func (x *exchange) announces() bool { return x.r.ProtoMajor == 1 && x.r.ContentLength != 0 }
+// Of a body that nobody reads, this much is read after the answer, and this long is it waited for, so that the connection can serve
+// the next request. net/http closes connections with more to come.
+const (
+	unreadMost     = 256 << 10
+	unreadPatience = 5 * time.Second
+)
 
-// bodyPatience is how long a connection waits for a body that nobody reads, after the answer.
-const bodyPatience = 10 * time.Second
+// answersFirst: of HTTP/1, net/http would wait without an end for an announced body before it sends the answer. Who only
+// passes bytes on sees to the body himself.
+func (x *exchange) answersFirst() {
+	if x.r.ProtoMajor == 1 && x.r.ContentLength != 0 && !x.passed {
+		x.unawaited = http.NewResponseController(x.w).EnableFullDuplex() == nil
+	}
+}
+
+// readRest reads what a client sends that nobody wanted, after the answer.
+func (x *exchange) readRest() {
+	if !x.unawaited || x.read || x.r.ContentLength > unreadMost && !x.begun {
+		return
+	}
+	c := http.NewResponseController(x.w)
+	_ = c.Flush()
+	_ = c.SetReadDeadline(time.Now().Add(unreadPatience)) // the next request gets one of its own
+	if x.begun {
+		return // the answer said that the connection is closed
+	}
+	if _, err := io.CopyN(io.Discard, x.r.Body, unreadMost); !errors.Is(err, io.EOF) {
+		panic(http.ErrAbortHandler) // what may come yet would be taken for the next request
+	}
+}
 
 // requestURI is what the client asked for, path and query.
 func requestURI(r *http.Request) string {
@@ -305,6 +331,10 @@ func (x *exchange) attributes() authz.Attributes {
 
 // dispatch hands the request to what it asks for.
 func (x *exchange) dispatch() error {
+	connects := x.request.Problem == nil && x.request.Sub != nil && x.request.Sub.Connect
+	if !connects {
+		x.answersFirst()
+	}
 	if !x.request.IsResource() {
 		x.record.Enter(trace.Answer)
 		x.Paths.ServeHTTP(x.w, x.r.WithContext(user.With(x.ctx, x.user)))
@@ -316,7 +346,8 @@ func (x *exchange) dispatch() error {
 	if d := x.request.Definition; d.Deprecated != "" {
 		x.w.warn(d.Deprecated)
 	}
-	if x.request.Sub != nil && x.request.Sub.Connect {
+	if connects {
+		x.passed = true
 		x.record.Enter(trace.Answer)
 		return x.Connector.Connect(x.w, x.r.WithContext(user.With(x.ctx, x.user)), &x.request)
 	}
@@ -376,9 +407,6 @@ func (x *exchange) finish() {
 	if x.cancel != nil {
 		x.cancel()
 	}
-	if x.announces() && !x.read && x.w.status != http.StatusSwitchingProtocols {
-		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(bodyPatience)) // the next request gets one of its own
-	}
 	x.record.End()
 	x.record.Status, x.record.Bytes = x.w.status, x.w.bytes
 	if x.done != nil {
@@ -387,4 +415,5 @@ func (x *exchange) finish() {
 	}
 	x.Ring.Add(x.record)
 	x.running.add(-1)
+	x.readRest()
 }

@@ -188,7 +188,7 @@ func (x *exchange) readBody() ([]byte, error) {
 	defer whenDone(x.ctx, func() { // a client that stalls holds nobody up
 		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now()) // not every connection can
 	})()
-	x.read = true
+	x.begun = true
 	var b []byte
 	var err error
 	if n := x.r.ContentLength; n > 0 && n <= codec.MaxBody {
@@ -206,6 +206,7 @@ func (x *exchange) readBody() ([]byte, error) {
 		_, _ = io.CopyN(io.Discard, x.r.Body, maxRefused) // it is refused either way
 		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", codec.MaxBody))
 	}
+	x.read = true
 	return b, nil
 }
 

@@ -2,7 +2,9 @@ package httpapi
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -28,7 +30,7 @@ func (f *front) raw(text string) net.Conn {
 	if _, err := conn.Write([]byte(text)); err != nil {
 		f.Fatal(err)
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(bodyPatience * 4 / 5))
+	_ = conn.SetReadDeadline(time.Now().Add(unreadPatience * 4 / 5))
 	return conn
 }
 
@@ -63,7 +65,43 @@ func TestBodyThatNobodyReads(t *testing.T) {
 		if err != nil || answer.StatusCode != 200 {
 			t.Fatalf("answer %d: %v %v", i, answer, err)
 		}
-		_, _ = in.Discard(int(answer.ContentLength))
+		if _, err := io.Copy(io.Discard, answer.Body); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A body that does not come in time ends its connection.
+func TestBodyThatStalls(t *testing.T) {
+	f := open(t, nil)
+	for _, length := range []string{"Content-Length: 99", "Transfer-Encoding: chunked"} {
+		conn := f.raw("POST " + collection + "?timeout=100ms HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer user\r\nContent-Type: application/json\r\n" + length + "\r\n\r\n")
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || answer.StatusCode != 504 || !answer.Close {
+			t.Errorf("%s: %v %v", length, answer, err)
+		}
+	}
+}
+
+// What comes too late is not taken for another request.
+func TestBodyThatComesInPart(t *testing.T) {
+	f := open(t, nil)
+	for _, length := range []string{"Content-Length: 99", "Transfer-Encoding: chunked"} {
+		t.Run(length, func(t *testing.T) {
+			t.Parallel()
+			conn := f.raw("GET " + collection + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer user\r\n" + length + "\r\n\r\n")
+			in := bufio.NewReader(conn)
+			if answer, err := http.ReadResponse(in, nil); err != nil || answer.StatusCode != 200 {
+				t.Fatalf("%v %v", answer, err)
+			} else if _, err := io.Copy(io.Discard, answer.Body); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = conn.Write([]byte("0")) // the beginning of it, which is not the beginning of a request
+			_ = conn.SetReadDeadline(time.Now().Add(3 * unreadPatience))
+			if b, err := in.ReadByte(); !errors.Is(err, io.EOF) {
+				t.Errorf("the connection goes on with %q, %v", b, err)
+			}
+		})
 	}
 }
 
@@ -113,7 +151,7 @@ func (f *front) limited(method, target, body string) *limits {
 func TestWaitingForABodyEnds(t *testing.T) {
 	f := open(t, nil)
 	before := time.Now()
-	if l := f.limited("GET", "/version", "{}"); !l.duplex || l.read.Before(before.Add(bodyPatience)) || l.read.After(time.Now().Add(bodyPatience)) {
+	if l := f.limited("GET", "/version", "{}"); !l.duplex || l.read.Before(before.Add(unreadPatience)) || l.read.After(time.Now().Add(unreadPatience)) {
 		t.Errorf("unread: duplex %t, reading ends at %v", l.duplex, l.read)
 	}
 	if l := f.limited("POST", collection, `{"metadata":{"name":"x"}}`); l.Code != 201 || !l.read.IsZero() {
