@@ -116,7 +116,7 @@ func (c *conn) serve() {
 
 func (c *conn) open() error {
 	c.mu.Lock()
-	c.send()
+	c.send(nil)
 	c.mu.Unlock()
 	var begin [len(preface)]byte
 	if _, err := io.ReadFull(c.in, begin[:]); err != nil {
@@ -166,7 +166,7 @@ func (c *conn) shutdown() {
 	}
 	c.mu.leaving = true
 	c.mu.pending = appendGoAway(c.mu.next(), c.mu.last, noError)
-	c.send()
+	c.send(nil)
 	c.rest()
 }
 
@@ -187,7 +187,7 @@ func (c *conn) end(err error) {
 	if ours {
 		c.mu.pending = appendGoAway(c.mu.next(), c.mu.last, broken.code)
 		_ = c.net.SetWriteDeadline(time.Now().Add(lastWords))
-		c.send()
+		c.send(nil)
 	}
 	if c.mu.err == nil {
 		c.mu.err = err
@@ -480,7 +480,7 @@ func (c *conn) settings(h head, b []byte) error {
 		c.rest()
 	}
 	c.mu.pending = appendHead(c.mu.next(), 0, frameSettings, flagAck, 0)
-	c.send()
+	c.send(nil)
 	return c.fault()
 }
 
@@ -525,7 +525,7 @@ func (c *conn) ping(h head, b []byte) error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.mu.pending = append(appendHead(c.mu.next(), len(b), framePing, flagAck, 0), b...)
-		c.send()
+		c.send(nil)
 	}
 	return c.fault()
 }
@@ -581,7 +581,7 @@ func (c *conn) refuse(e streamError) {
 		s.close(e)
 	}
 	c.mu.pending = appendReset(c.mu.next(), e.stream, e.code)
-	c.send()
+	c.send(nil)
 }
 
 // giveBack tells the client, now and then, that bytes of bodies are no longer held (c.mu is held).
@@ -593,5 +593,5 @@ func (c *conn) giveBack(n int) {
 	c.mu.pending = appendWindow(c.mu.next(), 0, int(c.mu.credit))
 	c.mu.taken -= c.mu.credit
 	c.mu.credit = 0
-	c.send()
+	c.send(nil)
 }

@@ -484,6 +484,32 @@ func TestDeadlines(t *testing.T) {
 	})
 }
 
+// A client that stops reading, with a window as large as can be, holds a handler no longer than its deadline and a moment.
+func TestClientDoesNotRead(t *testing.T) {
+	var failed chan error // of the bubble
+	play(t, func(w http.ResponseWriter, _ *http.Request) {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Second))
+		_, err := w.Write(make([]byte, 1<<20))
+		failed <- err
+	}, func(p *peer, _ *Server) {
+		failed = make(chan error, 2)
+		p.check(p.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30}))
+		p.check(p.WriteWindowUpdate(0, 1<<30))
+		start := time.Now()
+		p.ask(1, true)
+		p.ask(3, true) // waits behind it
+		for range 2 {
+			if err := <-failed; !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error(err)
+			}
+		}
+		<-p.done
+		if d := time.Since(start); d > time.Second+lastMoment {
+			t.Errorf("held for %v", d)
+		}
+	})
+}
+
 // A connection that carries nothing is given up after its time, and one that never begins sooner.
 func TestIdle(t *testing.T) {
 	play(t, hello, func(p *peer, s *Server) {

@@ -79,7 +79,7 @@ func (r *response) inform(code int) {
 		status(e, code)
 		encode(e, r.header)
 	})
-	c.send()
+	c.send(r.stream)
 }
 
 // bodied reports whether the answer has a body (RFC 9110, section 6.4.1).
@@ -118,7 +118,7 @@ func (r *response) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	if last {
-		c.send()
+		c.send(r.stream)
 	}
 	return len(b), nil
 }
@@ -187,7 +187,7 @@ func (r *response) FlushError() error {
 			return err
 		}
 	}
-	c.send()
+	c.send(r.stream)
 	return r.stream.failed()
 }
 

@@ -3,6 +3,7 @@ package http2
 import (
 	"bytes"
 	"sync"
+	"time"
 
 	"golang.org/x/net/http2/hpack"
 )
@@ -16,6 +17,8 @@ type out struct {
 	pending []byte  // nil: none
 	memory  *[]byte // what it began with, to be given back
 	sending bool
+	hurried bool      // what is being sent has a deadline: somebody's time was over while he sent
+	sender  *stream   // whose handler is sending; nil: the reader, or nobody
 	err     error     // why nothing can be sent any more
 	room    sync.Cond // pending was taken, a stream was closed, or nothing can be sent any more
 
@@ -35,6 +38,9 @@ const (
 	sendAt = 64 << 10
 	// maxPending is how much is appended at most before streams wait.
 	maxPending = 128 << 10
+	// lastMoment is how long a client may take for what is being sent to it when the time of a request is over. After it the
+	// connection ends, since a TLS record cannot be taken back.
+	lastMoment = 10 * time.Second
 	// record is what a TLS record carries at most.
 	record = 16 << 10
 	// mostOurFrame bounds a DATA frame, so that no stream keeps others waiting.
@@ -60,12 +66,13 @@ func (o *out) next() []byte {
 	return o.pending
 }
 
-// send sends what is pending, or leaves it to the one who is sending. It is called with c.mu held and lets go of it while it sends.
-func (c *conn) send() {
+// send sends what is pending, or leaves it to the one who is sending; s is whose handler calls, or nil. It is called with c.mu held and lets go of it
+// while it sends.
+func (c *conn) send(s *stream) {
 	if c.mu.sending {
 		return
 	}
-	c.mu.sending = true
+	c.mu.sending, c.mu.sender = true, s
 	for len(c.mu.pending) > 0 && c.mu.err == nil {
 		b, memory := c.mu.pending, c.mu.memory
 		c.mu.pending, c.mu.memory, c.mu.newest = nil, nil, nil
@@ -76,13 +83,25 @@ func (c *conn) send() {
 			buffers.Put(memory)
 		}
 		c.mu.Lock()
+		if c.mu.hurried {
+			c.mu.hurried = false
+			_ = c.net.SetWriteDeadline(time.Time{})
+		}
 		if err != nil && c.mu.err == nil {
 			c.mu.err = err
 			_ = c.net.SetReadDeadline(aLongTimeAgo) // the reader ends the streams
 		}
 		c.mu.room.Broadcast()
 	}
-	c.mu.sending = false
+	c.mu.sending, c.mu.sender = false, nil
+}
+
+// hurry gives a handler whose time is over, and who is sending to a client that may not read, a last moment. c.mu is held.
+func (c *conn) hurry(s *stream) {
+	if c.mu.sender == s {
+		c.mu.hurried = true
+		_ = c.net.SetWriteDeadline(time.Now().Add(lastMoment))
+	}
 }
 
 func (c *conn) write(b []byte) error {
@@ -102,12 +121,12 @@ func (c *conn) body(s *stream, b []byte, end bool) error {
 		n := int(min(int64(len(b)), s.window, c.mu.window))
 		switch {
 		case n <= 0:
-			c.send()
+			c.send(s)
 			if min(s.window, c.mu.window) <= 0 && s.failed() == nil {
 				s.wake.Wait()
 			}
 		case len(c.mu.pending) >= sendAt && !c.mu.sending:
-			c.send()
+			c.send(s)
 		case len(c.mu.pending) >= maxPending:
 			c.mu.room.Wait()
 		default:

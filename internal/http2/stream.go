@@ -169,7 +169,7 @@ func (s *stream) release(n int) {
 	if !s.received {
 		s.c.mu.pending = appendWindow(s.c.mu.next(), s.id, s.credit)
 		s.room += s.credit
-		s.c.send()
+		s.c.send(nil)
 	}
 	n, s.credit = s.credit, 0
 	s.c.giveBack(n)
@@ -186,7 +186,7 @@ func (b requestBody) Read(p []byte) (int, error) {
 		s.expects = false
 		if !s.response.begun && s.failed() == nil {
 			s.c.appendHeaders(s.id, false, func(e *hpack.Encoder) { status(e, http.StatusContinue) })
-			s.c.send()
+			s.c.send(nil)
 		}
 	}
 	for {
@@ -234,6 +234,9 @@ func (s *stream) set(d *deadline, at time.Time) {
 		d.over = true
 		s.wake.Broadcast()
 		s.c.mu.room.Broadcast()
+		if d == &s.write {
+			s.c.hurry(s)
+		}
 	}
 	switch left := time.Until(at); {
 	case at.IsZero():
@@ -287,5 +290,5 @@ func (s *stream) end() {
 		}
 	}
 	s.close(errHandlerOver)
-	c.send()
+	c.send(s)
 }
