@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/timonel/timonel/internal/node/cri"
@@ -158,8 +159,10 @@ func (r *fakeRuntime) StopPodSandbox(_ context.Context, in *runtimeapi.StopPodSa
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.count("StopPodSandbox")
-	if s := r.sandboxes[in.PodSandboxId]; s != nil {
-		s.State = runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+	if s := r.sandboxes[in.PodSandboxId]; s != nil { // answers and events with the old state may be on their way
+		stopped := proto.Clone(s).(*runtimeapi.PodSandboxStatus)
+		stopped.State = runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+		r.sandboxes[in.PodSandboxId] = stopped
 	}
 	return &runtimeapi.StopPodSandboxResponse{}, nil
 }
