@@ -144,6 +144,7 @@ const listChunk = 64 << 10
 // writeElements writes a head, n elements with commas between them, and a tail.
 func writeElements(w io.Writer, head string, n int, appendElement func(b []byte, n int) ([]byte, error), tail string) (err error) {
 	out := chunk()
+	defer out.release()
 	out.b = append(out.b, head...)
 	for i := range n {
 		if i > 0 {
@@ -154,16 +155,13 @@ func writeElements(w io.Writer, head string, n int, appendElement func(b []byte,
 		}
 		if len(out.b) >= listChunk {
 			if _, err := w.Write(out.b); err != nil {
-				return err // and the buffer is not used again: see writer.reuse in httpapi
+				return err
 			}
 			out.b = out.b[:0]
 		}
 	}
-	if _, err = w.Write(append(out.b, tail...)); err != nil {
-		return err
-	}
-	out.release()
-	return nil
+	_, err = w.Write(append(out.b, tail...))
+	return err
 }
 
 // itemAppender returns how an item of a list is appended in the view that is asked for.
