@@ -1,8 +1,11 @@
 package codec
 
 import (
+	"bytes"
+	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 
@@ -89,6 +92,34 @@ func TestPartsAreComparedByWhatIsInThem(t *testing.T) {
 	}
 	if part.Same(v(1, "Pending", "n"), v(1, "Pending", "m")) {
 		t.Error("what is in it makes no difference")
+	}
+}
+
+// TestPartIsWellFormed: lengths are written as short as they can be, and fields of types that the API does not use are in a part, or not, like others.
+func TestPartIsWellFormed(t *testing.T) {
+	part, err := Only(pods, "spec.containers.name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	double := protowire.AppendFixed64(protowire.AppendTag(nil, 999, protowire.Fixed64Type), 7)
+	long := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{
+		{Name: "a", Image: strings.Repeat("x", 200)}, {Name: strings.Repeat("b", 300), Image: "y"}, {Image: strings.Repeat("x", 20_000)},
+	}}}
+	var want []byte
+	for _, c := range long.Spec.Containers {
+		name := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), c.Name)
+		want = protowire.AppendBytes(protowire.AppendTag(want, 2, protowire.BytesType), name)
+	}
+	want = protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), want)
+	if got := part.fields.appendTo(nil, append(bytes.Clone(double), versionOf(t, pods, long, 5).Blob...)); !bytes.Equal(got, want) {
+		t.Errorf("got %x, want %x", got, want)
+	}
+	others, err := Without(pods, "spec")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := others.fields.appendTo(nil, double); !bytes.Equal(got, double) {
+		t.Errorf("got %x, want %x", got, double)
 	}
 }
 
