@@ -84,7 +84,9 @@ func Locate(catalog *kind.Catalog, method, path string, query url.Values) Reques
 		r.Verb, r.Problem = "proxy", NoResource()
 		return r
 	}
-	r.resolve(catalog, method)
+	if r.Problem == nil {
+		r.resolve(catalog, method)
+	}
 	return r
 }
 
@@ -105,6 +107,9 @@ func (r *Request) split(parts []string) {
 	}
 	if len(parts) > 3 {
 		r.Tail = "/" + strings.Join(parts[3:], "/")
+	}
+	if len(parts) > 2 && (r.Name == "" || r.Subresource == "") { // an empty part before others
+		r.Problem = NoResource()
 	}
 }
 
@@ -169,10 +174,6 @@ func (r *Request) resolve(catalog *kind.Catalog, method string) {
 		return
 	}
 	if d.Scope == kind.Namespaced && r.Namespace == "" && (r.Name != "" && r.Verb != "list" && r.Verb != "watch" || r.Subresource != "") {
-		r.Problem = NoResource()
-		return
-	}
-	if r.Subresource == "" && r.Tail != "" { // an empty part before the last
 		r.Problem = NoResource()
 		return
 	}

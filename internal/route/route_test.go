@@ -168,6 +168,8 @@ func TestLocate(t *testing.T) {
 		// what there is not
 		{"GET /api/v1/namespaces/a/nodes/n1", "get v1 a:nodes n1 = NotFound"},
 		{"GET /api/v1/things", "list v1 things = NotFound"},
+		{"GET /api/v1/namespaces/a/pods//proxy", "list v1 a:pods /proxy = NotFound"},
+		{"GET /api/v1/namespaces/a/pods//proxy?fieldSelector=metadata.name%3Dweb", "list v1 a:pods web /proxy = NotFound"},
 		{"GET /api/v1/pods///web", "list v1 pods +/web = NotFound"},
 		{"GET /api/v1/namespaces/a/pods/web//x", "get v1 a:pods web +/x = NotFound"},
 		{"GET /api/v2/pods", "list v2 pods = NotFound"},
