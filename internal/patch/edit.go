@@ -158,7 +158,8 @@ func (e *editor) element(element string, t *typ, c *change, comma bool) (written
 	case bytes.HasPrefix(e.text[e.at:], []byte(`".":{}`)):
 		member = true
 		e.at += len(`".":{}`)
-		if !e.expect(',') {
+		if !e.expect(',') || e.peek() == '}' {
+			e.ok = false
 			return comma
 		}
 	}

@@ -298,6 +298,7 @@ func FuzzEditor(f *testing.F) {
 	f.Add([]byte(`{"f:data":{".":{},"f:a":{}},"f:metadata":{"f:labels":{"f:l":{}}}}`), "a", true)
 	f.Add([]byte(`{"f:metadata":{"f:ownerReferences":{"k:{\"uid\":\"x\"}":{}},"f:finalizers":{"v:\"a\"":{}}}}`), "b", false)
 	f.Add([]byte("{\"f:\x1c\":{}}"), "0", true) // not JSON, which protobuf can carry
+	f.Add([]byte(`{"f:0":{".":{},}}`), "0", false)
 	o := configMaps()
 	reference := NewOwnership(OwnershipOptions{Kind: o.Kind, New: o.New, Reference: true})
 	f.Fuzz(func(t *testing.T, fields []byte, key string, remove bool) {
