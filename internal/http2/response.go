@@ -187,7 +187,7 @@ func (r *response) FlushError() error {
 			return err
 		}
 	}
-	c.send(r.stream)
+	c.sendTogether(r.stream)
 	return r.stream.failed()
 }
 

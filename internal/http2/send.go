@@ -2,6 +2,7 @@ package http2
 
 import (
 	"bytes"
+	"runtime"
 	"sync"
 	"time"
 
@@ -94,6 +95,22 @@ func (c *conn) send(s *stream) {
 		c.mu.room.Broadcast()
 	}
 	c.mu.sending, c.mu.sender = false, nil
+}
+
+// sendTogether is send for streams that often have something at the same time, as watches of one resource do: those that are about to
+// append are let go first, and all of it leaves in one record.
+func (c *conn) sendTogether(s *stream) {
+	if c.mu.sending {
+		return
+	}
+	if len(c.mu.streams) > 1 {
+		c.mu.sending = true // others leave it to us
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+		c.mu.sending = false
+	}
+	c.send(s)
 }
 
 // hurry gives a handler whose time is over, and who is sending to a client that may not read, a last moment. c.mu is held.
