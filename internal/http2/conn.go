@@ -366,6 +366,9 @@ func (c *conn) block(h head, b []byte) error {
 		if h.has(flagEndHeaders) {
 			break
 		}
+		if !c.atHand() {
+			c.start()
+		}
 		next, err := c.head()
 		if err != nil {
 			return err
