@@ -31,20 +31,6 @@ func serve(t testing.TB, handler http.HandlerFunc) (*httptest.Server, *http.Clie
 	return front, front.Client()
 }
 
-func get(t testing.TB, client *http.Client, url string) (*http.Response, string) {
-	t.Helper()
-	answer, err := client.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	b, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer, string(b)
-}
-
 // What a handler sees of a request.
 func TestRequest(t *testing.T) {
 	front, client := serve(t, func(w http.ResponseWriter, r *http.Request) {
