@@ -23,11 +23,13 @@ import (
 // finalizer, a grace period, or its kind (namespaces).
 func (e *Engine) Delete(ctx context.Context, c *Call, options metav1.DeleteOptions) (Result, error) {
 	d := c.Definition.Hub()
-	for fresh := false; ; {
+	warned := len(c.warnings)
+	for fresh := dryRun(options.DryRun); ; { // a dry run commits nothing that would tell that the cache is behind
+		c.warnings = c.warnings[:warned]
 		obj, version, err := e.current(ctx, d, c.Namespace, c.Name, fresh)
 		if err == nil {
 			var result Result
-			result, err = e.deleteOnce(ctx, c, d, obj, version.Revision, options)
+			result, err = e.deleteOnce(ctx, c, d, obj, version.Revision, fresh, options)
 			if err == nil {
 				return result, nil
 			}
@@ -77,7 +79,7 @@ func (e *Engine) DeleteUnreadable(ctx context.Context, c *Call, options metav1.D
 	return gone, nil
 }
 
-func (e *Engine) deleteOnce(ctx context.Context, c *Call, d *kind.Definition, old object.Object, revision storage.Revision, options metav1.DeleteOptions) (Result, error) {
+func (e *Engine) deleteOnce(ctx context.Context, c *Call, d *kind.Definition, old object.Object, revision storage.Revision, fresh bool, options metav1.DeleteOptions) (Result, error) {
 	if err := deletePreconditions(c, options.Preconditions, old); err != nil {
 		return Result{}, err
 	}
@@ -108,6 +110,9 @@ func (e *Engine) deleteOnce(ctx context.Context, c *Call, d *kind.Definition, ol
 	}
 	result := Result{Item: codec.Item{Definition: c.Definition, Object: obj}}
 	result.Accepted = options.OrphanDependents != nil && !*options.OrphanDependents && !graceful
+	if !changed && !fresh {
+		return Result{}, errStale
+	}
 	if !changed {
 		return result, nil
 	}

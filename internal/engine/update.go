@@ -95,7 +95,7 @@ type writeOptions struct {
 // returns another one: what it shall become.
 func (e *Engine) write(ctx context.Context, c *Call, o writeOptions, transform func(old object.Object) (object.Object, error)) (Result, error) {
 	d := c.Definition.Hub()
-	fresh := false
+	fresh := o.dryRun // it commits nothing that would tell that the cache is behind
 	taken := 0
 	warned := len(c.warnings)
 	for {

@@ -313,6 +313,13 @@ func TestStaleCacheMisleadsNobody(t *testing.T) {
 			r, err := w.merge(w.call(w.deployments, "web"), `{"spec":{"replicas":1}}`)
 			return shown(r, err)
 		}, "", "1"},
+		{"dry patch of what was changed", "1", changed, func(w, _ *world) (string, error) {
+			return shown(w.merge(w.call(w.deployments, "web"), `{"metadata":{"labels":{"a":"b"}}}`, dry))
+		}, "", "5"},
+		{"dry delete of what is gone", "1", gone, func(w, _ *world) (string, error) {
+			_, err := w.delete(w.call(w.deployments, "web"), metav1.DeleteOptions{DryRun: []string{dry}})
+			return "", err
+		}, metav1.StatusReasonNotFound, ""},
 		{"create of what is gone", "1", gone, created(), "", "3"},
 		{"create of what was made", "", made, created(), metav1.StatusReasonAlreadyExists, ""},
 		{"dry create of what is gone", "1", gone, created(dry), "", "3"},
@@ -350,6 +357,31 @@ func TestStaleCacheMisleadsNobody(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A deletion that changes nothing tells what is there, and not what the cache still has.
+func TestStaleGracePeriod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := storagetest.NewMemory()
+		w, other := newWorld(t, m), newWorld(t, m)
+		period := func(w *world, seconds int64) int64 {
+			w.Helper()
+			r, err := w.delete(w.call(w.pods, "x"), metav1.DeleteOptions{GracePeriodSeconds: &seconds})
+			if err != nil {
+				w.Fatal(err)
+			}
+			return *r.Item.Object.GetDeletionGracePeriodSeconds()
+		}
+		other.create(other.pods, `{"metadata":{"name":"x"}}`)
+		period(other, 30)
+		w.get(w.pods, "x")
+		w.store.hold()
+		time.AfterFunc(time.Second, w.store.release)
+		period(other, 10)
+		if got := period(w, 100); got != 10 {
+			t.Errorf("the pod has %d seconds, and was told to have 10", got)
+		}
+	})
 }
 
 func made(o *world)    { o.create(o.deployments, `{"metadata":{"name":"web"},"spec":{"replicas":1}}`) }
