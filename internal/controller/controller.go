@@ -29,6 +29,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -221,6 +222,13 @@ func keyOf(obj interface {
 func splitKey(key string) (namespace, name string) {
 	namespace, name, _ = cache.SplitMetaNamespaceKey(key) // keys are made by keyOf
 	return namespace, name
+}
+
+// told reports whether an informer has got as far as a version that was written: if it does not show that object, the object
+// is gone again.
+func told(informer cache.SharedIndexInformer, resourceVersion string) bool {
+	order, err := resourceversion.CompareResourceVersion(informer.GetIndexer().LastStoreSyncResourceVersion(), resourceVersion)
+	return err == nil && order >= 0
 }
 
 // ignore returns nil for errors that one of the tests recognizes.

@@ -243,13 +243,15 @@ type expectations struct {
 }
 
 type expected struct {
-	created  map[string]bool      // namespace/name
+	created  map[types.UID]createdPod
 	deleted  map[types.UID]string // namespace/name
 	released map[types.UID]string // likewise; those whose finalizer was taken off
 	since    time.Time            // of created and deleted
 }
 
-// expectTimeout is when a controller acts on what it sees although it expected more: the pod came and went unseen.
+type createdPod struct{ key, resourceVersion string }
+
+// expectTimeout is when a controller acts on what it sees although it expected more.
 const expectTimeout = 5 * time.Minute
 
 // expectAgain is when it is looked again, should no event come first.
@@ -262,7 +264,7 @@ func (c *Controllers) newExpectations() *expectations {
 func (x *expectations) of(key string) *expected {
 	e := x.keys[key]
 	if e == nil {
-		e = &expected{created: map[string]bool{}, deleted: map[types.UID]string{}, released: map[types.UID]string{}}
+		e = &expected{created: map[types.UID]createdPod{}, deleted: map[types.UID]string{}, released: map[types.UID]string{}}
 		x.keys[key] = e
 	}
 	if len(e.created)+len(e.deleted) == 0 {
@@ -274,7 +276,7 @@ func (x *expectations) of(key string) *expected {
 func (x *expectations) created(key string, pod *corev1.Pod) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.of(key).created[keyOf(pod)] = true
+	x.of(key).created[pod.UID] = createdPod{keyOf(pod), pod.ResourceVersion}
 }
 
 func (x *expectations) deleted(key string, pod *corev1.Pod) {
@@ -305,9 +307,10 @@ func (x *expectations) met(key string) bool {
 	if e == nil {
 		return true
 	}
-	for pod := range e.created {
-		if ns, name := splitKey(pod); x.pods.get(ns, name) != nil {
-			delete(e.created, pod)
+	for uid, pod := range e.created {
+		ns, name := splitKey(pod.key)
+		if have := x.pods.get(ns, name); have != nil && have.UID == uid || told(x.pods.informer, pod.resourceVersion) { // the latter: it came and went
+			delete(e.created, uid)
 		}
 	}
 	for uid, pod := range e.deleted {

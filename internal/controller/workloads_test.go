@@ -1,8 +1,10 @@
 package controller
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
@@ -108,6 +111,68 @@ func TestReplicaSet(t *testing.T) {
 		}
 		c.kubelet()
 		c.quiet()
+	})
+}
+
+// TestShortLivedPod: a pod that is gone before its controller knows of it is replaced, and not before that is certain.
+func TestShortLivedPod(t *testing.T) {
+	check := func(t *testing.T, add func(client *fake.Clientset), body func(c *cluster)) {
+		run(t, func(c *Controllers) {
+			add(c.client.(*fake.Clientset))
+			c.addReplicaSets()
+		}, func(c *cluster) {
+			must[*appsv1.ReplicaSet](t)(c.client.AppsV1().ReplicaSets("a").Create(c.ctx, &appsv1.ReplicaSet{
+				ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "a"},
+				Spec:       appsv1.ReplicaSetSpec{Replicas: ptr(int32(1)), Selector: &metav1.LabelSelector{MatchLabels: app}, Template: template("x", app)},
+			}, metav1.CreateOptions{}))
+			body(c)
+			time.Sleep(expectAgain)
+			c.settle()
+			if pods := must[*corev1.PodList](t)(c.client.CoreV1().Pods("a").List(c.ctx, metav1.ListOptions{})).Items; len(pods) != 1 {
+				t.Errorf("%d pods, want 1", len(pods))
+			}
+		})
+	}
+	t.Run("told of before its creation is answered", func(t *testing.T) {
+		check(t, func(client *fake.Clientset) {
+			var once sync.Once
+			before := len(client.ReactionChain) - 1 // the last one is the tracker's
+			client.ReactionChain = slices.Insert(client.ReactionChain, before, clienttesting.Reactor(&clienttesting.SimpleReactor{
+				Verb: "create", Resource: "pods",
+				Reaction: func(a clienttesting.Action) (first bool, made runtime.Object, err error) {
+					once.Do(func() {
+						pod := a.(clienttesting.CreateAction).GetObject().(*corev1.Pod)
+						err = errors.Join(client.Tracker().Create(a.GetResource(), pod, "a"), client.Tracker().Delete(a.GetResource(), "a", pod.Name))
+						time.Sleep(time.Second)
+						first, made = true, pod
+					})
+					return first, made, err
+				},
+			}))
+		}, func(*cluster) { time.Sleep(time.Second) })
+	})
+	t.Run("left out by a new list", func(t *testing.T) {
+		check(t, func(client *fake.Clientset) {
+			client.PrependWatchReactor("pods", func(a clienttesting.Action) (bool, watch.Interface, error) {
+				w, err := client.Tracker().Watch(a.GetResource(), a.GetNamespace())
+				left := ""
+				return true, watch.Filter(w, func(e watch.Event) (watch.Event, bool) {
+					pod := e.Object.(*corev1.Pod)
+					if left == "" {
+						left = pod.Name
+					}
+					return e, pod.Name != left
+				}), err
+			})
+		}, func(c *cluster) {
+			c.settle()
+			must[any](t)(nil, c.client.CoreV1().Pods("a").Delete(c.ctx, c.allPods()[0].Name, metav1.DeleteOptions{}))
+			time.Sleep(expectTimeout - time.Minute)
+			if c.settle(); len(c.allPods()) != 0 {
+				t.Error("made again while it may be there")
+			}
+			must[*corev1.Pod](t)(c.client.CoreV1().Pods("b").Create(c.ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "other"}}, metav1.CreateOptions{}))
+		})
 	})
 }
 
