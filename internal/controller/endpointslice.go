@@ -19,33 +19,40 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	discoverylisters "k8s.io/client-go/listers/discovery/v1"
+	"k8s.io/client-go/tools/cache"
 )
 
 const (
 	// maxEndpointsPerSlice bounds an EndpointSlice (--max-endpoints-per-slice).
 	maxEndpointsPerSlice = 100
 	sliceManager         = "endpointslice-controller.k8s.io"
-	// sliceUnseen is when a service is looked at again whose new slices the informer has not told of yet.
+	// sliceUnseen is when a service is looked at again whose slices the informer shows as they were before they were written.
 	sliceUnseen = time.Second
-	// sliceTimeout is when they are taken for gone.
+	// sliceTimeout is when it is looked at nevertheless.
 	sliceTimeout = time.Minute
 )
 
 // slicer keeps the EndpointSlices of services with selectors (docs: "EndpointSlices").
 type slicer struct {
 	*servicePods
-	nodes  corelisters.NodeLister
-	slices discoverylisters.EndpointSliceLister
+	nodes    corelisters.NodeLister
+	slices   discoverylisters.EndpointSliceLister
+	informer cache.SharedIndexInformer // of slices
 
 	mu     sync.Mutex
-	unseen map[string]map[string]time.Time // service → names of new slices, and when they were made
+	unseen map[string]writtenSlice // service → the slice that was written last
+}
+
+type writtenSlice struct {
+	resourceVersion string
+	at              time.Time
 }
 
 func (c *Controllers) addEndpointSlices() {
 	all, nodes := c.informers.Discovery().V1().EndpointSlices(), c.informers.Core().V1().Nodes()
 	p := c.add("endpointslice", "endpointslice-controller")
 	p.tells("endpoint-slice-controller")
-	s := &slicer{servicePods: p.followServices(), nodes: nodes.Lister(), slices: all.Lister(), unseen: map[string]map[string]time.Time{}}
+	s := &slicer{servicePods: p.followServices(), nodes: nodes.Lister(), slices: all.Lister(), informer: all.Informer(), unseen: map[string]writtenSlice{}}
 	p.wait(nodes.Informer())
 	follow(p, all.Informer(), func(slice *discoveryv1.EndpointSlice) {
 		if slice.Labels[discoveryv1.LabelManagedBy] == sliceManager && slice.Labels[discoveryv1.LabelServiceName] != "" {
@@ -72,36 +79,19 @@ func (s *slicer) sync(ctx context.Context, key string) error {
 	if svc.DeletionTimestamp != nil {
 		return nil
 	}
+	if !s.allSeen(key) { // where endpoints are is not known: some would come into a second slice
+		s.queue.AddAfter(key, sliceUnseen)
+		return nil
+	}
 	have, err := s.slices.EndpointSlices(svc.Namespace).List(labels.SelectorFromSet(labels.Set{
 		discoveryv1.LabelServiceName: svc.Name, discoveryv1.LabelManagedBy: sliceManager,
 	}))
 	if err != nil {
 		return err
 	}
-	if !s.allSeen(key, have) {
-		s.queue.AddAfter(key, sliceUnseen)
-		return nil
-	}
 	slices.SortFunc(have, func(a, b *discoveryv1.EndpointSlice) int { return cmpNames(a, b) })
 	plan := s.plan(svc, have)
-	var failed []error
-	client := s.client.DiscoveryV1().EndpointSlices(svc.Namespace)
-	for _, slice := range plan.create {
-		made, err := client.Create(ctx, slice, metav1.CreateOptions{})
-		if err != nil {
-			failed = append(failed, ignore(err, namespaceIsGoing))
-			continue
-		}
-		s.made(key, made.Name)
-	}
-	for _, slice := range plan.update {
-		_, err := client.Update(ctx, slice, metav1.UpdateOptions{})
-		failed = append(failed, gone(err))
-	}
-	for _, slice := range plan.remove {
-		failed = append(failed, gone(client.Delete(ctx, slice.Name, metav1.DeleteOptions{})))
-	}
-	if err := errors.Join(failed...); err != nil {
+	if err := s.write(ctx, key, svc.Namespace, plan); err != nil {
 		if !apierrors.IsConflict(err) {
 			s.events.warn(svc, "FailedToUpdateEndpointSlices", "Error updating Endpoint Slices for Service %s: %v", key, err)
 		}
@@ -110,24 +100,48 @@ func (s *slicer) sync(ctx context.Context, key string) error {
 	return nil
 }
 
-func (s *slicer) made(key, name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.unseen[key] == nil {
-		s.unseen[key] = map[string]time.Time{}
-	}
-	s.unseen[key][name] = time.Now()
-}
-
-func (s *slicer) allSeen(key string, have []*discoveryv1.EndpointSlice) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name, at := range s.unseen[key] {
-		if time.Since(at) > sliceTimeout || slices.ContainsFunc(have, func(slice *discoveryv1.EndpointSlice) bool { return slice.Name == name }) {
-			delete(s.unseen[key], name)
+// write carries a plan out: slices that are there come first, as a conflict tells that the plan is of an old view; what
+// is removed goes last, as its endpoints may be in a new one.
+func (s *slicer) write(ctx context.Context, key, namespace string, plan *slicePlan) error {
+	var failed []error
+	client := s.client.DiscoveryV1().EndpointSlices(namespace)
+	for _, slice := range plan.update {
+		updated, err := client.Update(ctx, slice, metav1.UpdateOptions{})
+		switch {
+		case apierrors.IsConflict(err):
+			return err
+		case err != nil:
+			failed = append(failed, gone(err))
+		default:
+			s.wrote(key, updated)
 		}
 	}
-	if len(s.unseen[key]) > 0 {
+	for _, slice := range plan.create {
+		made, err := client.Create(ctx, slice, metav1.CreateOptions{})
+		if err != nil {
+			failed = append(failed, ignore(err, namespaceIsGoing))
+			continue
+		}
+		s.wrote(key, made)
+	}
+	for _, slice := range plan.remove {
+		failed = append(failed, gone(client.Delete(ctx, slice.Name, metav1.DeleteOptions{})))
+	}
+	return errors.Join(failed...)
+}
+
+func (s *slicer) wrote(key string, slice *discoveryv1.EndpointSlice) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unseen[key] = writtenSlice{slice.ResourceVersion, time.Now()}
+}
+
+// allSeen reports whether the informer shows what was written for a service.
+func (s *slicer) allSeen(key string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last, ok := s.unseen[key]
+	if ok && !told(s.informer, last.resourceVersion) && time.Since(last.at) < sliceTimeout {
 		return false
 	}
 	delete(s.unseen, key)

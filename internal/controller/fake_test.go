@@ -73,6 +73,18 @@ func deaf(c *Controllers, resource string) {
 	c.client.(*fake.Clientset).PrependWatchReactor(resource, func(clienttesting.Action) (bool, watch.Interface, error) { return true, watch.NewFake(), nil })
 }
 
+// late makes the informer of a resource hear of everything a second after the one before.
+func late(c *Controllers, resource string) {
+	client := c.client.(*fake.Clientset)
+	client.PrependWatchReactor(resource, func(a clienttesting.Action) (bool, watch.Interface, error) {
+		w, err := client.Tracker().Watch(a.GetResource(), a.GetNamespace())
+		return true, watch.Filter(w, func(e watch.Event) (watch.Event, bool) {
+			time.Sleep(time.Second)
+			return e, true
+		}), err
+	})
+}
+
 func habits(client *fake.Clientset) {
 	var mu sync.Mutex
 	n := 0
@@ -101,6 +113,18 @@ func habits(client *fake.Clientset) {
 		m.SetCreationTimestamp(metav1.Now())
 		m.SetGeneration(1)
 		return false, nil, nil
+	})
+	client.PrependReactor("delete", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		obj, err := client.Tracker().Get(a.GetResource(), a.GetNamespace(), a.(clienttesting.DeleteAction).GetName())
+		if err != nil {
+			return true, nil, err
+		}
+		m, err := meta.Accessor(obj)
+		if err != nil {
+			return true, nil, err
+		}
+		m.SetResourceVersion(strconv.Itoa(next())) // a deletion is a version too
+		return false, nil, client.Tracker().Update(a.GetResource(), obj, a.GetNamespace())
 	})
 	client.PrependReactor("update", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		obj := a.(clienttesting.UpdateAction).GetObject()

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
@@ -87,6 +89,75 @@ func TestEndpoints(t *testing.T) {
 			t.Error("the service is gone, its Endpoints stay")
 		}
 	}, node)
+}
+
+// TestSliceWrites: what has room for an endpoint comes before what is to hold it, and that before what held it.
+func TestSliceWrites(t *testing.T) {
+	var objects []runtime.Object
+	for i := range 170 {
+		pod := webPod(i)
+		if i >= 50 {
+			pod.Labels = map[string]string{"app": "web", "next": "yes"}
+		}
+		if i >= 100 {
+			delete(pod.Labels, "app")
+		}
+		if i == 0 {
+			pod.Spec.Containers[0].Ports[0].ContainerPort = 9090 // which makes a slice of its own
+		}
+		objects = append(objects, pod)
+	}
+	run(t, (*Controllers).addEndpointSlices, func(c *cluster) {
+		svc := must[*corev1.Service](t)(c.client.CoreV1().Services("a").Create(c.ctx, webService(), metav1.CreateOptions{}))
+		time.Sleep(2 * time.Second)
+		c.settle()
+		c.client.ClearActions()
+		svc.Spec.Selector = map[string]string{"next": "yes"}
+		must[*corev1.Service](t)(c.client.CoreV1().Services("a").Update(c.ctx, svc, metav1.UpdateOptions{}))
+		time.Sleep(2 * time.Second)
+		c.settle()
+		var got []string
+		for _, a := range c.client.Actions() {
+			if a.GetResource().Resource == "endpointslices" {
+				got = append(got, a.GetVerb())
+			}
+		}
+		got = slices.Compact(got) // a deletion is tried again until the informer tells of it
+		if want := []string{"update", "create", "delete"}; !slices.Equal(got, want) {
+			t.Errorf("wrote by %v, want %v", got, want)
+		}
+	}, objects...)
+}
+
+// TestEndpointsOnce: an endpoint is in one slice, although news of the slices come late.
+func TestEndpointsOnce(t *testing.T) {
+	var objects []runtime.Object
+	for i := range maxEndpointsPerSlice - 1 {
+		objects = append(objects, webPod(i))
+	}
+	run(t, func(c *Controllers) { late(c, "endpointslices"); c.addEndpointSlices() }, func(c *cluster) {
+		must[*corev1.Service](t)(c.client.CoreV1().Services("a").Create(c.ctx, webService(), metav1.CreateOptions{}))
+		time.Sleep(5 * time.Second)
+		for i := range 2 { // the first fills the slice
+			must[*corev1.Pod](t)(c.client.CoreV1().Pods("a").Create(c.ctx, webPod(maxEndpointsPerSlice-1+i), metav1.CreateOptions{}))
+			time.Sleep(500 * time.Millisecond)
+		}
+		in := map[string]int{}
+		for range 20 {
+			clear(in)
+			for _, slice := range must[*discoveryv1.EndpointSliceList](t)(c.client.DiscoveryV1().EndpointSlices("a").List(c.ctx, metav1.ListOptions{})).Items {
+				for _, e := range slice.Endpoints {
+					if in[e.TargetRef.Name]++; in[e.TargetRef.Name] > 1 {
+						t.Errorf("%s is in more than one slice", e.TargetRef.Name)
+					}
+				}
+			}
+			time.Sleep(500 * time.Millisecond)
+		}
+		if len(in) != maxEndpointsPerSlice+1 {
+			t.Errorf("%d endpoints, want %d", len(in), maxEndpointsPerSlice+1)
+		}
+	}, objects...)
 }
 
 func TestQuota(t *testing.T) {

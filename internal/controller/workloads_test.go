@@ -373,18 +373,6 @@ func TestJob(t *testing.T) {
 		change(&j.Spec)
 		return j
 	}
-	// The Job's own informer is up to date while that of pods lags, as any informer may.
-	late := func(c *Controllers) {
-		client := c.client.(*fake.Clientset)
-		client.PrependWatchReactor("pods", func(a clienttesting.Action) (bool, watch.Interface, error) {
-			w, err := client.Tracker().Watch(a.GetResource(), a.GetNamespace())
-			return true, watch.Filter(w, func(e watch.Event) (watch.Event, bool) {
-				time.Sleep(time.Second)
-				return e, true
-			}), err
-		})
-		c.addJobs()
-	}
 	for _, test := range []struct {
 		name              string
 		change            func(*batchv1.JobSpec)
@@ -428,7 +416,8 @@ func TestJob(t *testing.T) {
 			})
 		}
 		t.Run(test.name, func(t *testing.T) { tell(t, (*Controllers).addJobs) })
-		t.Run(test.name+" with late news of pods", func(t *testing.T) { tell(t, late) })
+		// The Job's own informer is up to date while that of pods lags, as any informer may.
+		t.Run(test.name+" with late news of pods", func(t *testing.T) { tell(t, func(c *Controllers) { late(c, "pods"); c.addJobs() }) })
 	}
 }
 
