@@ -102,3 +102,60 @@ func TestStatefulSet(t *testing.T) {
 		c.quiet()
 	})
 }
+
+// statefulSet has one pod with one claim.
+func statefulSet() *appsv1.StatefulSet {
+	return &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "a"}, Spec: appsv1.StatefulSetSpec{
+		Replicas: ptr(int32(1)), Selector: &metav1.LabelSelector{MatchLabels: app}, Template: template("one", app), PodManagementPolicy: appsv1.OrderedReadyPodManagement,
+		VolumeClaimTemplates: []corev1.PersistentVolumeClaim{{ObjectMeta: metav1.ObjectMeta{Name: "data"}}},
+	}}
+}
+
+// TestStatefulSetMakesLostClaims: a pod that waits for a claim that is gone gets it again.
+func TestStatefulSetMakesLostClaims(t *testing.T) {
+	run(t, (*Controllers).addStatefulSets, func(c *cluster) {
+		pods, claims := c.client.CoreV1().Pods("a"), c.client.CoreV1().PersistentVolumeClaims("a")
+		must[*appsv1.StatefulSet](t)(c.client.AppsV1().StatefulSets("a").Create(c.ctx, statefulSet(), metav1.CreateOptions{}))
+		c.settle()
+		check := func(phase corev1.PodPhase, want int) {
+			t.Helper()
+			pod := must[*corev1.Pod](t)(pods.Get(c.ctx, "s-0", metav1.GetOptions{}))
+			pod.Status.Phase = phase
+			must[*corev1.Pod](t)(pods.UpdateStatus(c.ctx, pod, metav1.UpdateOptions{}))
+			c.settle()
+			must[any](t)(nil, claims.Delete(c.ctx, "data-s-0", metav1.DeleteOptions{}))
+			c.settle()
+			if have := must[*corev1.PersistentVolumeClaimList](t)(claims.List(c.ctx, metav1.ListOptions{})).Items; len(have) != want {
+				t.Errorf("%s: %d claims, want %d", phase, len(have), want)
+			}
+		}
+		check(corev1.PodPending, 1)
+		check(corev1.PodRunning, 0) // it has what it needs
+	})
+}
+
+// TestStatefulSetTellsWhatItDid: a pod that somebody else deleted is not told of as deleted by the set.
+func TestStatefulSetTellsWhatItDid(t *testing.T) {
+	run(t, func(c *Controllers) { late(c, "pods"); c.addStatefulSets() }, func(c *cluster) {
+		sets := c.client.AppsV1().StatefulSets("a")
+		must[*appsv1.StatefulSet](t)(sets.Create(c.ctx, statefulSet(), metav1.CreateOptions{}))
+		time.Sleep(time.Minute)
+		must[any](t)(nil, c.client.CoreV1().Pods("a").Delete(c.ctx, "s-0", metav1.DeleteOptions{}))
+		set := must[*appsv1.StatefulSet](t)(sets.Get(c.ctx, "s", metav1.GetOptions{}))
+		set.Spec.Replicas = ptr(int32(0))
+		must[*appsv1.StatefulSet](t)(sets.Update(c.ctx, set, metav1.UpdateOptions{}))
+		time.Sleep(time.Minute)
+		c.settle()
+		var told []string
+		for _, e := range must[*corev1.EventList](t)(c.client.CoreV1().Events("a").List(c.ctx, metav1.ListOptions{})).Items {
+			told = append(told, e.Message)
+		}
+		// Events of one moment have one name: of those of the creation the first is there.
+		if want := []string{"create Claim data-s-0 Pod s-0 in StatefulSet s success"}; !slices.Equal(told, want) {
+			t.Errorf("told of %q, want %q", told, want)
+		}
+		if n := c.writes("delete", "pods"); n < 2 {
+			t.Errorf("%d deletions were tried, want the set's too", n)
+		}
+	})
+}

@@ -43,15 +43,25 @@ func (c *Controllers) addStatefulSets() {
 	p := c.add("statefulset", "statefulset-controller")
 	p.tells("statefulset-controller")
 	s := &stateful{part: p, sets: sets.Lister(), claims: claims.Lister(), history: &history{p, revisions.Lister()}, x: c.newExpectations()}
-	p.wait(revisions.Informer(), claims.Informer())
+	p.wait(revisions.Informer())
 	follow(p, sets.Informer(), func(set *appsv1.StatefulSet) { p.queue.Add(keyOf(set)) })
+	followChanges(p, claims.Informer(), func(_, _ *corev1.PersistentVolumeClaim) {}, func(claim *corev1.PersistentVolumeClaim) {
+		all, _ := s.sets.StatefulSets(claim.Namespace).List(labels.Everything()) // a lister of an informer does not fail
+		for _, set := range all {
+			if slices.ContainsFunc(set.Spec.VolumeClaimTemplates, func(t corev1.PersistentVolumeClaim) bool {
+				return strings.HasPrefix(claim.Name, t.Name+"-"+set.Name+"-")
+			}) {
+				p.queue.Add(keyOf(set)) // a pod may wait for it
+			}
+		}
+	})
 	p.followPods(func(namespace string, ref *metav1.OwnerReference) string {
 		if ref.Kind != statefulSetKind.Kind || !sameGroup(ref, statefulSetKind) {
 			return ""
 		}
 		return namespace + "/" + ref.Name
 	}, func(pod *corev1.Pod) (keys []string) {
-		all, _ := s.sets.StatefulSets(pod.Namespace).List(labels.Everything()) // a lister of an informer does not fail
+		all, _ := s.sets.StatefulSets(pod.Namespace).List(labels.Everything()) // as above
 		for _, set := range all {
 			if _, ours := ordinalOf(set, pod); ours && selects(set.Spec.Selector, pod.Labels) {
 				keys = append(keys, keyOf(set))
@@ -204,6 +214,8 @@ func (s *setStep) manage(ctx context.Context, pods []*corev1.Pod) error {
 		case finished(pod) && pod.DeletionTimestamp == nil:
 			s.events.normal(s.set, "RecreatingTerminatedPod", "StatefulSet %s is recreating terminated Pod %s", s.key, pod.Name)
 			failed = append(failed, s.remove(ctx, pod))
+		case pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodPending: // it may wait for a claim that went missing
+			failed = append(failed, s.createClaims(ctx, pod.Name))
 		case pod.DeletionTimestamp == nil && s.healthy(pod):
 			continue
 		}
@@ -263,7 +275,10 @@ func (s *setStep) healthy(pod *corev1.Pod) bool {
 
 func (s *setStep) remove(ctx context.Context, pod *corev1.Pod) error {
 	err := s.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}})
-	if err = ignore(err, apierrors.IsNotFound, apierrors.IsConflict); err != nil {
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // another one has its name
+		return nil
+	}
+	if err != nil {
 		s.events.warn(s.set, "FailedDelete", "delete Pod %s in StatefulSet %s failed error: %v", pod.Name, s.set.Name, err)
 		return err
 	}
@@ -290,20 +305,14 @@ func (s *setStep) create(ctx context.Context, n int) error {
 	pod.Labels[appsv1.ControllerRevisionHashLabelKey] = revision.Name
 	pod.Labels[appsv1.PodIndexLabel] = strconv.Itoa(n)
 	pod.Spec.Hostname, pod.Spec.Subdomain = pod.Name, s.set.Spec.ServiceName
+	if err := s.createClaims(ctx, pod.Name); err != nil {
+		return err
+	}
 	for i := range s.set.Spec.VolumeClaimTemplates {
-		claim := s.set.Spec.VolumeClaimTemplates[i].DeepCopy()
-		volume := claim.Name
-		claim.Name, claim.Namespace = volume+"-"+pod.Name, s.set.Namespace
-		claim.Labels = maps.Clone(claim.Labels)
-		for k, v := range s.set.Spec.Selector.MatchLabels {
-			claim.Labels = with(claim.Labels, k, v)
-		}
-		if err := s.claim(ctx, claim, pod); err != nil {
-			return err
-		}
+		volume := s.set.Spec.VolumeClaimTemplates[i].Name
 		pod.Spec.Volumes = slices.DeleteFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == volume })
 		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: volume, VolumeSource: corev1.VolumeSource{
-			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim.Name},
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: volume + "-" + pod.Name},
 		}})
 	}
 	made, err := s.client.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
@@ -319,16 +328,32 @@ func (s *setStep) create(ctx context.Context, n int) error {
 	return nil
 }
 
-func (s *setStep) claim(ctx context.Context, claim *corev1.PersistentVolumeClaim, pod *corev1.Pod) error {
+// createClaims makes those claims of a pod that are not there.
+func (s *setStep) createClaims(ctx context.Context, pod string) error {
+	for i := range s.set.Spec.VolumeClaimTemplates {
+		claim := s.set.Spec.VolumeClaimTemplates[i].DeepCopy()
+		claim.Name, claim.Namespace = claim.Name+"-"+pod, s.set.Namespace
+		claim.Labels = maps.Clone(claim.Labels)
+		for k, v := range s.set.Spec.Selector.MatchLabels {
+			claim.Labels = with(claim.Labels, k, v)
+		}
+		if err := s.createClaim(ctx, claim, pod); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *setStep) createClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim, pod string) error {
 	if have, err := s.claims.PersistentVolumeClaims(claim.Namespace).Get(claim.Name); err == nil {
 		if have.DeletionTimestamp != nil {
-			return fmt.Errorf("claim %s of pod %s is being deleted", claim.Name, pod.Name)
+			return fmt.Errorf("claim %s of pod %s is being deleted", claim.Name, pod)
 		}
 		return nil
 	}
 	_, err := s.client.CoreV1().PersistentVolumeClaims(claim.Namespace).Create(ctx, claim, metav1.CreateOptions{})
 	if err == nil {
-		s.events.normal(s.set, "SuccessfulCreate", "create Claim %s Pod %s in StatefulSet %s success", claim.Name, pod.Name, s.set.Name)
+		s.events.normal(s.set, "SuccessfulCreate", "create Claim %s Pod %s in StatefulSet %s success", claim.Name, pod, s.set.Name)
 	}
 	return ignore(err, apierrors.IsAlreadyExists)
 }
