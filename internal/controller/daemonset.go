@@ -32,11 +32,10 @@ type daemons struct {
 var daemonSetKind = appsv1.SchemeGroupVersion.WithKind("DaemonSet")
 
 func (c *Controllers) addDaemonSets() {
-	sets, nodes, revisions := c.informers.Apps().V1().DaemonSets(), c.informers.Core().V1().Nodes(), c.informers.Apps().V1().ControllerRevisions()
+	sets, nodes := c.informers.Apps().V1().DaemonSets(), c.informers.Core().V1().Nodes()
 	p := c.add("daemonset", "daemon-set-controller")
 	p.tells("daemonset-controller")
-	d := &daemons{part: p, sets: sets.Lister(), nodes: nodes.Lister(), history: &history{p, revisions.Lister()}, x: c.newExpectations()}
-	p.wait(revisions.Informer())
+	d := &daemons{part: p, sets: sets.Lister(), nodes: nodes.Lister(), history: p.newHistory(), x: c.newExpectations()}
 	follow(p, sets.Informer(), func(set *appsv1.DaemonSet) { p.queue.Add(keyOf(set)) })
 	all := func() []*appsv1.DaemonSet {
 		list, _ := d.sets.List(labels.Everything()) // a lister of an informer does not fail
@@ -169,6 +168,7 @@ func (d *daemons) sync(ctx context.Context, key string) error {
 	set, err := d.sets.DaemonSets(namespace).Get(name)
 	if err != nil {
 		d.x.forget(key)
+		d.history.forget(key)
 		return nil //nolint:nilerr // gone
 	}
 	selector, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)

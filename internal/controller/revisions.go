@@ -9,6 +9,7 @@ import (
 	"hash/fnv"
 	"slices"
 	"strconv"
+	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/rand"
 	appslisters "k8s.io/client-go/listers/apps/v1"
+	"k8s.io/client-go/tools/cache"
 )
 
 // history keeps the templates that a DaemonSet or StatefulSet had, as ControllerRevisions: patches that
@@ -26,6 +28,19 @@ import (
 type history struct {
 	*part
 	revisions appslisters.ControllerRevisionLister
+	informer  cache.SharedIndexInformer
+
+	mu     sync.Mutex
+	unseen map[string][]*appsv1.ControllerRevision // owner → what was written last and the informer has not told of yet
+}
+
+// maxUnseen bounds what is kept of one owner while the informer tells nothing.
+const maxUnseen = 10
+
+func (p *part) newHistory() *history {
+	all := p.informers.Apps().V1().ControllerRevisions()
+	p.wait(all.Informer())
+	return &history{part: p, revisions: all.Lister(), informer: all.Informer(), unseen: map[string][]*appsv1.ControllerRevision{}}
 }
 
 // revisionHashLabel tells the ControllerRevisions of an owner apart; on pods of DaemonSets it is the same.
@@ -43,6 +58,7 @@ func templatePatch(template *corev1.PodTemplateSpec) ([]byte, error) {
 
 // of lists the owner's revisions, oldest first, after adopting and releasing.
 func (h *history) of(ctx context.Context, o *owner) ([]*appsv1.ControllerRevision, error) {
+	untold := h.untold(o) // before the look at the informer, which may be told meanwhile
 	all, err := h.revisions.ControllerRevisions(o.meta.GetNamespace()).List(labels.Everything())
 	if err != nil {
 		return nil, err
@@ -59,10 +75,44 @@ func (h *history) of(ctx context.Context, o *owner) ([]*appsv1.ControllerRevisio
 		_, err := h.client.AppsV1().ControllerRevisions(r.Namespace).Patch(ctx, r.Name, types.StrategicMergePatchType, body, metav1.PatchOptions{})
 		return err
 	})
+	for _, r := range untold {
+		mine = append(slices.DeleteFunc(mine, func(old *appsv1.ControllerRevision) bool { return old.UID == r.UID }), r)
+	}
 	slices.SortFunc(mine, func(a, b *appsv1.ControllerRevision) int {
 		return cmp.Or(cmp.Compare(a.Revision, b.Revision), a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmpNames(a, b))
 	})
 	return mine, err
+}
+
+// untold are the revisions of an owner that were written and that the informer has not told of, oldest first.
+func (h *history) untold(o *owner) []*appsv1.ControllerRevision {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	key := keyOf(o.meta)
+	left := slices.DeleteFunc(h.unseen[key], func(r *appsv1.ControllerRevision) bool {
+		return told(h.informer, r.ResourceVersion) || !metav1.IsControlledBy(r, o.meta)
+	})
+	if len(left) == 0 {
+		delete(h.unseen, key)
+		return nil
+	}
+	h.unseen[key] = left
+	return slices.Clone(left)
+}
+
+func (h *history) wrote(o *owner, r *appsv1.ControllerRevision) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	key := keyOf(o.meta)
+	all := append(h.unseen[key], r)
+	h.unseen[key] = all[max(0, len(all)-maxUnseen):]
+}
+
+// forget drops an owner that is gone.
+func (h *history) forget(key string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.unseen, key)
 }
 
 // current is the revision of a template, made or brought to the front if need be.
@@ -80,15 +130,7 @@ func (h *history) current(ctx context.Context, o *owner, template *corev1.PodTem
 		}
 	}
 	client := h.client.AppsV1().ControllerRevisions(o.meta.GetNamespace())
-	if same != nil {
-		if same.Revision == newest {
-			return same, nil
-		}
-		same = same.DeepCopy()
-		same.Revision = newest + 1
-		return client.Update(ctx, same, metav1.UpdateOptions{})
-	}
-	for try := deref(collisions); ; try++ {
+	for try := deref(collisions); same == nil; try++ {
 		sum := fnv.New32a()
 		_, _ = sum.Write(data) // a hash takes everything
 		if try > 0 {
@@ -103,6 +145,9 @@ func (h *history) current(ctx context.Context, o *owner, template *corev1.PodTem
 			Data: runtime.RawExtension{Raw: data}, Revision: newest + 1,
 		}
 		made, err := client.Create(ctx, r, metav1.CreateOptions{})
+		if err == nil {
+			h.wrote(o, made)
+		}
 		if !apierrors.IsAlreadyExists(err) {
 			return made, err
 		}
@@ -111,9 +156,19 @@ func (h *history) current(ctx context.Context, o *owner, template *corev1.PodTem
 			return nil, err
 		}
 		if metav1.IsControlledBy(old, o.meta) && sameJSON(old.Data.Raw, data) {
-			return old, nil
+			same = old
 		}
 	}
+	if same.Revision >= newest {
+		return same, nil
+	}
+	same = same.DeepCopy()
+	same.Revision = newest + 1
+	updated, err := client.Update(ctx, same, metav1.UpdateOptions{})
+	if err == nil {
+		h.wrote(o, updated)
+	}
+	return updated, err
 }
 
 // sameJSON compares documents, not bytes.

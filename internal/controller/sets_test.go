@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -100,6 +101,56 @@ func TestStatefulSet(t *testing.T) {
 			t.Errorf("%d claims, want 3", len(claims.Items))
 		}
 		c.quiet()
+	})
+}
+
+// TestRevisionNumbers: each change of a template gets the next number, whatever the informer of revisions tells.
+func TestRevisionNumbers(t *testing.T) {
+	daemonSet := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "a"}, Spec: appsv1.DaemonSetSpec{
+		Selector: &metav1.LabelSelector{MatchLabels: app}, Template: template("one", app),
+	}}
+	check := func(t *testing.T, add func(c *Controllers), write func(c *cluster, image string)) {
+		run(t, func(c *Controllers) { deaf(c, "controllerrevisions"); add(c) }, func(c *cluster) {
+			for _, image := range []string{"one", "two", "three", "two", "one", "one"} {
+				write(c, image)
+				c.settle()
+			}
+			got := map[string]int64{}
+			for _, r := range must[*appsv1.ControllerRevisionList](t)(c.client.AppsV1().ControllerRevisions("a").List(c.ctx, metav1.ListOptions{})).Items {
+				got[must[*corev1.PodTemplateSpec](t)(templateFrom(&r)).Spec.Containers[0].Image] = r.Revision
+			}
+			if want := map[string]int64{"three": 3, "two": 4, "one": 5}; !maps.Equal(got, want) {
+				t.Errorf("revisions %v, want %v", got, want)
+			}
+		})
+	}
+	t.Run("DaemonSet", func(t *testing.T) {
+		check(t, (*Controllers).addDaemonSets, func(c *cluster, image string) {
+			sets := c.client.AppsV1().DaemonSets("a")
+			set, err := sets.Get(c.ctx, "s", metav1.GetOptions{})
+			if err != nil {
+				set = must[*appsv1.DaemonSet](t)(sets.Create(c.ctx, daemonSet, metav1.CreateOptions{}))
+			}
+			set.Spec.Template.Spec.Containers[0].Image = image
+			must[*appsv1.DaemonSet](t)(sets.Update(c.ctx, set, metav1.UpdateOptions{}))
+		})
+	})
+	t.Run("StatefulSet", func(t *testing.T) {
+		check(t, (*Controllers).addStatefulSets, func(c *cluster, image string) {
+			sets := c.client.AppsV1().StatefulSets("a")
+			set, err := sets.Get(c.ctx, "s", metav1.GetOptions{})
+			if err != nil {
+				set = must[*appsv1.StatefulSet](t)(sets.Create(c.ctx, statefulSet(), metav1.CreateOptions{}))
+			}
+			set.Spec.Template.Spec.Containers[0].Image = image
+			must[*appsv1.StatefulSet](t)(sets.Update(c.ctx, set, metav1.UpdateOptions{}))
+			c.settle()
+			set = must[*appsv1.StatefulSet](t)(sets.Get(c.ctx, "s", metav1.GetOptions{}))
+			first := must[*appsv1.ControllerRevision](t)(c.client.AppsV1().ControllerRevisions("a").Get(c.ctx, set.Status.CurrentRevision, metav1.GetOptions{}))
+			if got := must[*corev1.PodTemplateSpec](t)(templateFrom(first)).Spec.Containers[0].Image; got != "one" {
+				t.Errorf("the current template is %s before any pod of it works", got)
+			}
+		})
 	})
 }
 

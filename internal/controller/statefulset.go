@@ -39,11 +39,10 @@ type stateful struct {
 var statefulSetKind = appsv1.SchemeGroupVersion.WithKind("StatefulSet")
 
 func (c *Controllers) addStatefulSets() {
-	sets, revisions, claims := c.informers.Apps().V1().StatefulSets(), c.informers.Apps().V1().ControllerRevisions(), c.informers.Core().V1().PersistentVolumeClaims()
+	sets, claims := c.informers.Apps().V1().StatefulSets(), c.informers.Core().V1().PersistentVolumeClaims()
 	p := c.add("statefulset", "statefulset-controller")
 	p.tells("statefulset-controller")
-	s := &stateful{part: p, sets: sets.Lister(), claims: claims.Lister(), history: &history{p, revisions.Lister()}, x: c.newExpectations()}
-	p.wait(revisions.Informer())
+	s := &stateful{part: p, sets: sets.Lister(), claims: claims.Lister(), history: p.newHistory(), x: c.newExpectations()}
 	follow(p, sets.Informer(), func(set *appsv1.StatefulSet) { p.queue.Add(keyOf(set)) })
 	followChanges(p, claims.Informer(), func(_, _ *corev1.PersistentVolumeClaim) {}, func(claim *corev1.PersistentVolumeClaim) {
 		all, _ := s.sets.StatefulSets(claim.Namespace).List(labels.Everything()) // a lister of an informer does not fail
@@ -95,6 +94,7 @@ func (s *stateful) sync(ctx context.Context, key string) error {
 	set, err := s.sets.StatefulSets(namespace).Get(name)
 	if err != nil {
 		s.x.forget(key)
+		s.history.forget(key)
 		return nil //nolint:nilerr // gone
 	}
 	selector, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)
