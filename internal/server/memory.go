@@ -31,8 +31,8 @@ type giver struct {
 func giveBack(first, quiet time.Duration, trim func()) *giver {
 	g := &giver{quiet: quiet, trim: trim}
 	g.mu.timer = time.AfterFunc(first, func() {
+		g.follow() // first, so that no collection is missed
 		trim()
-		g.follow()
 	})
 	return g
 }
