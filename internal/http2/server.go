@@ -8,7 +8,8 @@
 // by the windows for what comes in, by maxPending for what goes out. A client that breaks the protocol loses its stream or its
 // connection, and no other. A write that returned has let go of its bytes.
 // Does not know: HTTP/1, push, priorities, extended CONNECT; which of them a client asks for is refused or ignored as the RFC says.
-// Locks: Server.mu, then conn.mu. Start reading at conn.go.
+// Locks: Server.mu, then conn.mu. Start reading at conn.go; receive.go and send.go
+// are the two directions.
 package http2
 
 import (
