@@ -2,7 +2,6 @@ package http2
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -73,10 +72,7 @@ func newConn(s *Server, nc net.Conn, handler http.Handler) *conn {
 	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
 		c.below, _ = t.NetConn().(*gathered)
 	}
-	c.max = int64(s.Window) * int64(s.MaxStreams)
-	if c.max > mostWindow {
-		c.max = mostWindow
-	}
+	c.max = min(int64(s.Window)*int64(s.MaxStreams), mostWindow)
 	c.decoder = hpack.NewDecoder(4<<10, c.fields.add)
 	c.decoder.SetMaxStringLength(s.MaxHeaderBytes)
 	c.mu.streams = map[uint32]*stream{}
@@ -121,7 +117,7 @@ func (c *conn) open() error {
 	if _, err := io.ReadFull(c.in, begin[:]); err != nil {
 		return err
 	}
-	if !bytes.Equal(begin[:], []byte(preface)) {
+	if string(begin[:]) != preface {
 		return connError{protocolError, "no preface"}
 	}
 	return nil
@@ -181,7 +177,6 @@ func (c *conn) hangUp() {
 func (c *conn) end(err error) {
 	c.mu.Lock()
 	c.mu.leaving = true
-	c.mu.idle.Stop()
 	broken, ours := errors.AsType[connError](err)
 	if ours {
 		c.mu.pending = appendGoAway(c.mu.next(), c.mu.last, broken.code)
@@ -194,6 +189,7 @@ func (c *conn) end(err error) {
 	for _, s := range c.mu.streams {
 		s.close(err)
 	}
+	c.mu.idle.Stop() // the end of the last stream may have set it
 	c.mu.Unlock()
 	if ours {
 		c.hangUp()

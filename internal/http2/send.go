@@ -187,7 +187,7 @@ func (c *conn) endStream(s *stream) {
 	c.mu.pending = appendHead(c.mu.next(), 0, frameData, flagEndStream, s.id)
 }
 
-// headers appends a header block that write encodes.
+// appendHeaders appends a header block that write encodes.
 func (c *conn) appendHeaders(id uint32, end bool, write func(e *hpack.Encoder)) {
 	c.mu.block.Reset()
 	write(c.mu.encoder)
