@@ -101,10 +101,7 @@ func (c *Catalog) With(change Change) *Catalog {
 		groups[d.Group] = true
 	}
 	for group := range groups {
-		var kinds []*Definition
-		if t := c.custom[group]; t != nil {
-			kinds = slices.DeleteFunc(slices.Clone(t.all), func(d *Definition) bool { return slices.Contains(change.Gone, d) })
-		}
+		kinds := slices.DeleteFunc(slices.Clone(c.of(group).all), func(d *Definition) bool { return slices.Contains(change.Gone, d) })
 		for _, d := range change.New {
 			if d.Group == group && c.builtin.byResource[d.Resource()] == nil {
 				kinds = append(kinds, d)
@@ -116,6 +113,17 @@ func (c *Catalog) With(change Change) *Catalog {
 		}
 	}
 	return next
+}
+
+// nothing is the table of a group without custom resources.
+var nothing table
+
+// of returns the custom resources of a group.
+func (c *Catalog) of(group string) *table {
+	if t := c.custom[group]; t != nil {
+		return t
+	}
+	return &nothing
 }
 
 // byPreference is the order of custom resources of a group: that in which discovery lists versions.
@@ -146,11 +154,9 @@ func (c *Catalog) Groups() []string {
 // Versions returns the versions of a group, preferred first; nil if there is no such group.
 func (c *Catalog) Versions(group string) []string {
 	versions := c.builtin.groups[group]
-	if t := c.custom[group]; t != nil {
-		for _, v := range t.groups[group] {
-			if !slices.Contains(versions, v) {
-				versions = append(versions[:len(versions):len(versions)], v)
-			}
+	for _, v := range c.of(group).groups[group] {
+		if !slices.Contains(versions, v) {
+			versions = append(versions[:len(versions):len(versions)], v)
 		}
 	}
 	return versions
@@ -161,10 +167,7 @@ func (c *Catalog) Resource(r schema.GroupVersionResource) *Definition {
 	if d := c.builtin.byResource[r]; d != nil {
 		return d
 	}
-	if t := c.custom[r.Group]; t != nil {
-		return t.byResource[r]
-	}
-	return nil
+	return c.of(r.Group).byResource[r]
 }
 
 // Locate is Resource by its three names.
@@ -175,10 +178,7 @@ func (c *Catalog) Locate(group, version, plural string) *Definition {
 // Versioned reports whether the kind of a definition is served in several versions.
 func (c *Catalog) Versioned(d *Definition) bool {
 	hub := d.Hub()
-	if t := c.custom[hub.Group]; t != nil && t.variants[hub] > 1 {
-		return true
-	}
-	return c.builtin.variants[hub] > 1
+	return c.builtin.variants[hub] > 1 || c.of(hub.Group).variants[hub] > 1
 }
 
 // Kind returns the definition of a kind, or nil.
@@ -186,10 +186,7 @@ func (c *Catalog) Kind(k schema.GroupVersionKind) *Definition {
 	if d := c.builtin.byKind[k]; d != nil {
 		return d
 	}
-	if t := c.custom[k.Group]; t != nil {
-		return t.byKind[k]
-	}
-	return nil
+	return c.of(k.Group).byKind[k]
 }
 
 // Hub returns the definition of the version that is worked on, or nil.
@@ -197,10 +194,7 @@ func (c *Catalog) Hub(r schema.GroupResource) *Definition {
 	if d := c.builtin.hubs[r]; d != nil {
 		return d
 	}
-	if t := c.custom[r.Group]; t != nil {
-		return t.hubs[r]
-	}
-	return nil
+	return c.of(r.Group).hubs[r]
 }
 
 // Custom reports whether a group has custom resources only.
