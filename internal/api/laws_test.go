@@ -13,6 +13,7 @@ import (
 	"github.com/timonel/timonel/internal/codec"
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
+	"github.com/timonel/timonel/internal/storage/watchcache"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/apitesting/fuzzer"
@@ -161,14 +162,7 @@ func TestTranscodedIsDecoded(t *testing.T) {
 			if d.Default != nil && settled {
 				d.Default(obj)
 			}
-			written, err := codec.Write(d, obj)
-			if err != nil {
-				t.Fatal(err)
-			}
-			v, err := written.Version(7)
-			if err != nil {
-				t.Fatal(err)
-			}
+			written, v := write(t, d, obj)
 			want, err := codec.DecodeStored(d, written.Value, 7)
 			if err != nil {
 				t.Fatal(err)
@@ -194,6 +188,20 @@ func TestTranscodedIsDecoded(t *testing.T) {
 	})
 }
 
+// write returns an object as it is stored, and as the watch cache has it then.
+func write(t *testing.T, d *kind.Definition, obj object.Object) (codec.Written, *watchcache.Version) {
+	t.Helper()
+	written, err := codec.Write(d, obj)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := written.Version(7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return written, v
+}
+
 // TestColumnFields: a row that is made from the fields that the columns are said to look at is that of the whole object.
 func TestColumnFields(t *testing.T) {
 	checked := map[string]bool{}
@@ -216,14 +224,7 @@ func checkRow(t *testing.T, d *kind.Definition, obj object.Object) {
 	if obj.GetGeneration()%2 == 0 {
 		obj.SetDeletionTimestamp(&metav1.Time{Time: time.Unix(1e9, 0)})
 	}
-	written, err := codec.Write(d, obj)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := written.Version(7)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, v := write(t, d, obj)
 	v.Defaulted.Store(true) // so that nothing else is decoded
 	now := func() time.Time { return time.Unix(1e9, 0) }
 	e := codec.Encoder{Definition: d, Format: codec.Format{View: codec.AsTable, ViewVersion: "v1", IncludeObject: "None"}, Now: now}

@@ -15,6 +15,21 @@ import (
 	"github.com/timonel/timonel/internal/storage/watchcache"
 )
 
+// partAndWhole returns what is decoded of a stored object, by its part and as a whole.
+func partAndWhole(t *testing.T, part *Part, d *kind.Definition, obj object.Object) (got, whole object.Object) {
+	t.Helper()
+	v := versionOf(t, d, obj, 5)
+	got, err := part.Decode(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err = DecodeVersion(d, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got, whole
+}
+
 // TestPartIsTheObjectWithoutSomeFields, whatever is in the object.
 func TestPartIsTheObjectWithoutSomeFields(t *testing.T) {
 	part, err := Without(pods, "metadata.managedFields", "status", "spec.containers.env", "spec.volumes.name")
@@ -22,15 +37,7 @@ func TestPartIsTheObjectWithoutSomeFields(t *testing.T) {
 		t.Fatal(err)
 	}
 	each(t, []*kind.Definition{pods}, 50, func(t *testing.T, d *kind.Definition, obj object.Object) {
-		v := versionOf(t, d, obj, 5)
-		got, err := part.Decode(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		whole, err := DecodeVersion(d, v)
-		if err != nil {
-			t.Fatal(err)
-		}
+		got, whole := partAndWhole(t, part, d, obj)
 		want := whole.(*corev1.Pod)
 		want.ManagedFields, want.Status = nil, corev1.PodStatus{}
 		for i := range want.Spec.Containers {
@@ -57,15 +64,7 @@ func TestPartIsNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	each(t, []*kind.Definition{pods}, 50, func(t *testing.T, d *kind.Definition, obj object.Object) {
-		v := versionOf(t, d, obj, 5)
-		got, err := part.Decode(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		whole, err := DecodeVersion(d, v)
-		if err != nil {
-			t.Fatal(err)
-		}
+		got, whole := partAndWhole(t, part, d, obj)
 		pod := whole.(*corev1.Pod)
 		want := &corev1.Pod{TypeMeta: pod.TypeMeta}
 		want.Name, want.Annotations, want.ResourceVersion = pod.Name, pod.Annotations, pod.ResourceVersion
