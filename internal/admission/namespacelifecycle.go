@@ -12,9 +12,6 @@ import (
 )
 
 const (
-	// missingNamespaceWait is how long the creation of an object waits for its namespace to be seen, when the
-	// two are made right after each other.
-	missingNamespaceWait = 50 * time.Millisecond
 	// deletedNamespaceMemory is how long a deletion makes the reads of its namespace fresh ones.
 	deletedNamespaceMemory = 30 * time.Second
 	// maxDeletedNamespaces bounds that memory; beyond it the oldest are forgotten.
@@ -48,9 +45,6 @@ func (c *cluster) namespaceLifecycle() Plugin {
 			}
 		}
 		n, err := c.namespace(ctx, r)
-		if apierrors.IsNotFound(err) {
-			n, err = c.awaitNamespace(ctx, r)
-		}
 		if err != nil {
 			return err
 		}
@@ -59,22 +53,6 @@ func (c *cluster) namespaceLifecycle() Plugin {
 		}
 		return nil
 	}}
-}
-
-// awaitNamespace looks once more for a namespace that was not there.
-func (c *cluster) awaitNamespace(ctx context.Context, r *Request) (*corev1.Namespace, error) {
-	if c.Fresh != nil {
-		if err := c.Fresh(ctx); err != nil {
-			return nil, err
-		}
-		return c.namespace(ctx, r)
-	}
-	if r.Operation == Create {
-		if err := sleep(ctx, missingNamespaceWait); err != nil {
-			return nil, err
-		}
-	}
-	return c.namespace(ctx, r)
 }
 
 func terminating(r *Request) error {
@@ -134,9 +112,6 @@ func (c *cluster) namespaceExists() Plugin {
 			return nil
 		}
 		_, err := c.namespace(ctx, r)
-		if apierrors.IsNotFound(err) {
-			_, err = c.awaitNamespace(ctx, r)
-		}
 		return err
 	}}
 }

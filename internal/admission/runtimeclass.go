@@ -67,12 +67,6 @@ func (c *cluster) runtimeClassOf(ctx context.Context, r *Request, p *corev1.Pod)
 	}
 	name := *p.Spec.RuntimeClassName
 	class, err := get[*nodev1.RuntimeClass](ctx, c.Reader, runtimeClasses, "", name)
-	if apierrors.IsNotFound(err) && c.Fresh != nil {
-		if err := c.Fresh(ctx); err != nil {
-			return nil, err
-		}
-		class, err = get[*nodev1.RuntimeClass](ctx, c.Reader, runtimeClasses, "", name)
-	}
 	if apierrors.IsNotFound(err) {
 		return nil, r.Forbidden("pod rejected: RuntimeClass %q not found", name)
 	}

@@ -38,7 +38,8 @@ type identity struct {
 func (i *identity) RoundTrip(r *http.Request) (*http.Response, error) {
 	token, err := i.current(r.Context())
 	if err != nil {
-		return nil, err
+		// In words only: that something is not there must not look like the answer to the request itself.
+		return nil, fmt.Errorf("get a token of service account %s: %v", i.name, err)
 	}
 	r = r.Clone(r.Context())
 	r.Header.Set("Authorization", "Bearer "+token)
@@ -66,12 +67,12 @@ func (i *identity) current(ctx context.Context) (string, error) {
 	if apierrors.IsNotFound(err) {
 		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: i.name, Namespace: metav1.NamespaceSystem}}
 		if _, err := accounts.Create(ctx, account, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-			return "", fmt.Errorf("make service account %s: %w", i.name, err)
+			return "", fmt.Errorf("make the account: %w", err)
 		}
 		answer, err = accounts.CreateToken(ctx, i.name, ask, metav1.CreateOptions{})
 	}
 	if err != nil {
-		return "", fmt.Errorf("get a token of service account %s: %w", i.name, err)
+		return "", err
 	}
 	i.token = answer.Status.Token
 	i.renewAt = time.Now().Add(time.Until(answer.Status.ExpirationTimestamp.Time) * 4 / 5)

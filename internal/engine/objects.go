@@ -37,6 +37,9 @@ func (r reader) Get(ctx context.Context, resource schema.GroupResource, namespac
 		return nil, err
 	}
 	obj, _, err := r.e.current(ctx, d, namespace, name, false)
+	if apierrors.IsNotFound(err) { // as far as the cache has heard
+		obj, _, err = r.e.current(ctx, d, namespace, name, true)
+	}
 	return obj, err
 }
 
@@ -68,6 +71,22 @@ type objects struct {
 func (o objects) call(resource schema.GroupResource, namespace, name string) (*Call, error) {
 	d, err := o.definition(resource)
 	return &Call{Definition: d, Namespace: namespace, Name: name, Manager: "kube-apiserver", Trace: o.trace}, err
+}
+
+// Get reads what was committed before the call: a client may ask for a job on what another server has just answered.
+func (o objects) Get(ctx context.Context, resource schema.GroupResource, namespace, name string) (object.Object, error) {
+	if err := o.e.Fresh(ctx); err != nil {
+		return nil, err
+	}
+	return o.reader.Get(ctx, resource, namespace, name)
+}
+
+// List is like Get.
+func (o objects) List(ctx context.Context, resource schema.GroupResource, namespace string) ([]object.Object, error) {
+	if err := o.e.Fresh(ctx); err != nil {
+		return nil, err
+	}
+	return o.reader.List(ctx, resource, namespace)
 }
 
 // Change is documented at kind.Objects.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/timonel/timonel/internal/codec"
 	"github.com/timonel/timonel/internal/kind"
+	"github.com/timonel/timonel/internal/object"
 	"github.com/timonel/timonel/internal/storage"
 	"github.com/timonel/timonel/internal/storage/storagetest"
 	"testing/synctest"
@@ -336,6 +337,19 @@ func TestStaleCacheMisleadsNobody(t *testing.T) {
 			names, _, err := w.list(w.deployments, metav1.ListOptions{})
 			return strings.Join(names, ","), err
 		}, "", "web"},
+		{"admission's look for what was made", "", made, func(w, _ *world) (string, error) {
+			return replicas(w.engine.Reader().Get(w.Context(), w.deployments.GroupResource(), "a", "web"))
+		}, "", "1"},
+		{"a job's look at what was made", "", made, looked, "", "1"},
+		{"a job's look at what was changed", "1", changed, looked, "", "5"},
+		{"a job's look at what is gone", "1", gone, looked, metav1.StatusReasonNotFound, ""},
+		{"a job's look at all", "1", changed, func(w, _ *world) (string, error) {
+			all, err := w.engine.Objects().List(w.Context(), w.deployments.GroupResource(), "")
+			if err != nil || len(all) != 1 {
+				return fmt.Sprint(len(all), " objects"), err
+			}
+			return replicas(all[0], nil)
+		}, "", "5"},
 	}
 	for _, one := range all {
 		t.Run(one.name, func(t *testing.T) {
@@ -392,8 +406,13 @@ func gone(o *world) {
 	}
 }
 
-func read(w, _ *world) (string, error) {
-	obj, err := w.read(w.deployments, "web")
+func read(w, _ *world) (string, error) { return replicas(w.read(w.deployments, "web")) }
+
+func looked(w, _ *world) (string, error) {
+	return replicas(w.engine.Objects().Get(w.Context(), w.deployments.GroupResource(), "a", "web"))
+}
+
+func replicas(obj object.Object, err error) (string, error) {
 	if err != nil {
 		return "", err
 	}

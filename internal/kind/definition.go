@@ -330,14 +330,16 @@ type JobCall struct {
 // Reader reads stored objects as they are in this server's cache, decoded and
 // defaulted. The objects are the caller's own.
 type Reader interface {
-	// Get answers a NotFound API error if there is no such object.
+	// Get answers a NotFound API error if there is no such object. That is never for want of news: an object that was
+	// made before the call is found.
 	Get(ctx context.Context, resource schema.GroupResource, namespace, name string) (object.Object, error)
 	// List with namespace "" lists all namespaces.
 	List(ctx context.Context, resource schema.GroupResource, namespace string) ([]object.Object, error)
 }
 
 // Objects reads and changes stored objects on the server's own behalf: without
-// authorization or admission, but with preparation, validation and compare-and-swap.
+// authorization or admission, but with preparation, validation and compare-and-swap. What it reads is as new as what a client
+// would read.
 type Objects interface {
 	Reader
 	// Change reads the newest object, applies change and stores the result, again

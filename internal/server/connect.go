@@ -32,7 +32,7 @@ type connector struct {
 }
 
 func (s *Server) connector(gate *admission.Gate) *connector {
-	reader := s.Engine.Reader()
+	reader := s.Engine.Objects() // a pod is reached as soon as any server has shown it
 	config := proxy.Config{Lookup: lookup{reader}}
 	for _, t := range s.KubeletPreferredAddressTypes {
 		config.AddressTypes = append(config.AddressTypes, corev1.NodeAddressType(t))
@@ -49,7 +49,7 @@ func (s *Server) connector(gate *admission.Gate) *connector {
 	return &connector{reader: reader, proxy: proxy.New(config), admission: gate}
 }
 
-// lookup reads what the proxy asks for from the cache.
+// lookup reads what the proxy asks for.
 type lookup struct{ kind.Reader }
 
 func (l lookup) Node(ctx context.Context, name string) (*corev1.Node, error) {
