@@ -83,6 +83,16 @@ func freePort() (string, error) {
 	}
 }
 
+// freeNetwork is the number of a pod network whose bridge is not there: an earlier run may have been killed, and have left its pods.
+func freeNetwork() int32 {
+	for {
+		n := networks.Add(1)
+		if _, err := net.InterfaceByName(fmt.Sprint("tmls", n)); err != nil {
+			return n
+		}
+	}
+}
+
 // newCluster chooses where a cluster will live. Arguments go to `timonel up` besides its own.
 func newCluster(args ...string) (*cluster, error) {
 	dir, err := os.MkdirTemp("", "tml")
@@ -97,7 +107,7 @@ func newCluster(args ...string) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := networks.Add(1)
+	n := freeNetwork()
 	c := &cluster{
 		dir: dir, kubeconfig: filepath.Join(dir, "admin.kubeconfig"), url: "https://127.0.0.1:" + port, port: port,
 		node: fmt.Sprintf("node-%d", n), nodePort: nodePort, bridge: fmt.Sprintf("tmls%d", n), podCIDR: fmt.Sprintf("10.245.%d.0/24", n),
@@ -145,6 +155,9 @@ func (c *cluster) start() error {
 	}()
 	select {
 	case <-up:
+		if strings.Contains(c.output.String(), "not started: ") {
+			return errors.Join(fmt.Errorf("timonel up has no node:\n%s", &c.output), c.end(syscall.SIGTERM))
+		}
 		return nil
 	case <-c.exited:
 		return fmt.Errorf("timonel up ended:\n%s", &c.output)

@@ -162,7 +162,7 @@ func TestLife(t *testing.T) {
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if second, err := Start(t.Context(), other); err == nil || !strings.Contains(err.Error(), "pods of another cluster") {
+	if second, err := Start(t.Context(), other); err == nil || !strings.Contains(err.Error(), "pods of another cluster, of "+config.Root+",") {
 		second.Close()
 		t.Errorf("two clusters share a bridge: %v", err)
 	}

@@ -83,9 +83,9 @@ const lockDirectory = "/run/timonel"
 
 // claimBridge makes sure that no other cluster gives out addresses on a bridge:
 // one that runs holds a lock, one that has ended may have left its pods running,
-// whose addresses are then not among ours. The lock is nil on machines without
-// a /run to write to.
-func claimBridge(name, addresses string) (*os.File, error) {
+// whose addresses are then not among ours. The lock names the directory of the cluster that
+// used the bridge last; it is nil on machines without a /run to write to.
+func claimBridge(name, root, addresses string) (*os.File, error) {
 	var lock *os.File
 	if err := os.MkdirAll(lockDirectory, 0o711); err == nil {
 		if lock, err = lockFile(filepath.Join(lockDirectory, "bridge-"+name)); err != nil {
@@ -97,9 +97,26 @@ func claimBridge(name, addresses string) (*os.File, error) {
 		return lock, err
 	}
 	if leases, _ := filepath.Glob(filepath.Join(addresses, "[0-9a-f]*")); ports > 0 && len(leases) == 0 {
-		return lock, fmt.Errorf("use the bridge %s for pods: pods of another cluster hang on it: remove them, or choose another bridge and another pod network", name)
+		return lock, fmt.Errorf("use the bridge %s for pods: pods of another cluster%s hang on it: remove them (timonel down), or choose another bridge and another pod network", name, lastUser(lock))
+	}
+	if lock != nil {
+		if err := os.WriteFile(lock.Name(), []byte(root), 0o600); err != nil {
+			return lock, fmt.Errorf("note who uses the bridge %s: %w", name, err)
+		}
 	}
 	return lock, nil
+}
+
+// lastUser says whose pods hang on a bridge, if its lock tells.
+func lastUser(lock *os.File) string {
+	if lock == nil {
+		return ""
+	}
+	root, err := os.ReadFile(lock.Name())
+	if err != nil || len(root) == 0 {
+		return ""
+	}
+	return ", of " + string(root) + ","
 }
 
 // bridgePorts counts the interfaces of a bridge; a bridge that is not there has none.

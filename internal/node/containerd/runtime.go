@@ -155,7 +155,7 @@ func prepare(ctx context.Context, config Config) (*Runtime, error) {
 	if r.lock, err = lockFile(r.layout.lock); err != nil {
 		return nil, fmt.Errorf("use %s for containerd: %w", root, err)
 	}
-	if r.bridgeLock, err = claimBridge(config.Bridge, filepath.Join(r.layout.addresses, config.Bridge)); err != nil {
+	if r.bridgeLock, err = claimBridge(config.Bridge, root, filepath.Join(r.layout.addresses, config.Bridge)); err != nil {
 		r.release()
 		return nil, err
 	}
