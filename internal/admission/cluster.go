@@ -17,6 +17,14 @@ type cluster struct {
 	BuiltinOptions
 }
 
+// shared reads what nobody changes.
+func (c *cluster) shared() kind.Reader {
+	if c.Shared != nil {
+		return c.Shared
+	}
+	return c.Reader
+}
+
 // found are objects that one plug-in has read for a request and a later one needs again.
 type found struct {
 	namespace *corev1.Namespace
@@ -75,7 +83,7 @@ func list[T object.Object](ctx context.Context, r kind.Reader, resource schema.G
 // namespace returns the namespace of the request's object, read once a request. It is shared: do not change it.
 func (c *cluster) namespace(ctx context.Context, r *Request) (*corev1.Namespace, error) {
 	if r.found.namespace == nil {
-		n, err := get[*corev1.Namespace](ctx, c.Reader, namespaces, "", r.Namespace)
+		n, err := get[*corev1.Namespace](ctx, c.shared(), namespaces, "", r.Namespace)
 		if err != nil {
 			return nil, err
 		}

@@ -61,6 +61,9 @@ var order = []struct {
 // BuiltinOptions is what plug-ins need besides the stored objects. The zero value of a field leaves
 // out the plug-ins that cannot work without it.
 type BuiltinOptions struct {
+	// Shared reads what many requests look at and nobody changes: namespaces, service accounts, priority classes. It is like the
+	// reader, but its objects are not the caller's own. nil: the reader.
+	Shared kind.Reader
 	// Objects lets ResourceQuota charge quotas and NamespaceAutoProvision create namespaces.
 	Objects kind.Objects
 	// Authorizer is asked by the plug-ins about certificates, trust bundles and owner references.
@@ -86,7 +89,7 @@ type BuiltinOptions struct {
 }
 
 // Builtin makes the admission plug-ins, in the order in which they run; [Select] chooses among them.
-// Every plug-in reads stored objects through reader.
+// Every plug-in reads stored objects through reader, or Shared.
 func Builtin(reader kind.Reader, options BuiltinOptions) []Plugin {
 	c := &cluster{Reader: reader, BuiltinOptions: options}
 	plugins := []Plugin{

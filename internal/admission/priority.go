@@ -81,17 +81,17 @@ func (c *cluster) setPriority(ctx context.Context, r *Request, p *corev1.Pod) er
 	if p.Spec.PreemptionPolicy != nil && *p.Spec.PreemptionPolicy != *policy {
 		return r.Forbidden("the string value of PreemptionPolicy (%s) must not be provided in pod spec; priority admission controller computed %s from the given PriorityClass name", *p.Spec.PreemptionPolicy, *policy)
 	}
-	p.Spec.PreemptionPolicy = policy
+	p.Spec.PreemptionPolicy = ptr.To(*policy) // the class is shared
 	return nil
 }
 
-// priorityClassOf returns the class that the pod names, or else the default one; nil if there is none.
+// priorityClassOf returns the class that the pod names, or else the default one; nil if there is none. It is shared: do not change it.
 func (c *cluster) priorityClassOf(ctx context.Context, r *Request, p *corev1.Pod) (*schedulingv1.PriorityClass, error) {
 	name := p.Spec.PriorityClassName
 	if name == "" {
 		return c.defaultPriorityClass(ctx)
 	}
-	class, err := get[*schedulingv1.PriorityClass](ctx, c.Reader, priorityClasses, "", name)
+	class, err := get[*schedulingv1.PriorityClass](ctx, c.shared(), priorityClasses, "", name)
 	if apierrors.IsNotFound(err) {
 		return nil, r.Forbidden("no PriorityClass with name %s was found", name)
 	}
@@ -100,7 +100,7 @@ func (c *cluster) priorityClassOf(ctx context.Context, r *Request, p *corev1.Pod
 
 // defaultPriorityClass returns the class for pods that name none; the lowest if several claim to be it.
 func (c *cluster) defaultPriorityClass(ctx context.Context) (*schedulingv1.PriorityClass, error) {
-	all, err := list[*schedulingv1.PriorityClass](ctx, c.Reader, priorityClasses, "")
+	all, err := list[*schedulingv1.PriorityClass](ctx, c.shared(), priorityClasses, "")
 	if err != nil {
 		return nil, err
 	}

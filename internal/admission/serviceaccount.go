@@ -87,14 +87,14 @@ func (c *cluster) serviceAccount() Plugin {
 }
 
 // account returns the pod's service account. Controllers make it soon after its namespace, so a
-// new pod waits about a second for it.
+// new pod waits about a second for it. It is shared: do not change it.
 func (c *cluster) account(ctx context.Context, r *Request, p *corev1.Pod) (*corev1.ServiceAccount, error) {
 	name := p.Spec.ServiceAccountName
 	if a := r.found.account; a != nil && a.Name == name {
 		return a, nil
 	}
 	for try := 1; ; try++ {
-		a, err := get[*corev1.ServiceAccount](ctx, c.Reader, serviceAccounts, r.Namespace, name)
+		a, err := get[*corev1.ServiceAccount](ctx, c.shared(), serviceAccounts, r.Namespace, name)
 		switch {
 		case err == nil:
 			r.found.account = a

@@ -43,7 +43,11 @@ func (r reader) Get(ctx context.Context, resource schema.GroupResource, namespac
 	return obj, err
 }
 
-func (r reader) List(ctx context.Context, resource schema.GroupResource, namespace string) ([]object.Object, error) {
+func (r reader) List(_ context.Context, resource schema.GroupResource, namespace string) ([]object.Object, error) {
+	return r.list(resource, namespace, codec.DecodeVersion)
+}
+
+func (r reader) list(resource schema.GroupResource, namespace string, decode func(*kind.Definition, *watchcache.Version) (object.Object, error)) ([]object.Object, error) {
 	d, err := r.definition(resource)
 	if err != nil {
 		return nil, err
@@ -54,7 +58,7 @@ func (r reader) List(ctx context.Context, resource schema.GroupResource, namespa
 		return nil, apierrors.NewNotFound(resource, "")
 	}
 	for _, v := range view.Latest().List(watchcache.Query{Namespace: namespace}).Versions {
-		obj, err := codec.DecodeVersion(d, v)
+		obj, err := decode(d, v)
 		if err != nil {
 			continue // told to whoever asks for it by name
 		}

@@ -7,11 +7,15 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/timonel/timonel/internal/codec"
+	"github.com/timonel/timonel/internal/object"
 	"github.com/timonel/timonel/internal/storage"
+	"github.com/timonel/timonel/internal/storage/storagetest"
 	"github.com/timonel/timonel/internal/storage/watchcache"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -333,5 +337,55 @@ func TestAnswersShowWhatWasStored(t *testing.T) {
 				w.Errorf("the write shows\n %s, %v, the read\n %s, %v", then, err1, now, err2)
 			}
 		}
+	})
+}
+
+// What is read to be shared is decoded once for each version, and is that of a reader.
+func TestShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, storagetest.NewMemory())
+		shared, reader := w.engine.Shared(), w.engine.Reader()
+		both := func(name, want string) object.Object {
+			t.Helper()
+			got, err := shared.Get(w.Context(), w.deployments.GroupResource(), "a", name)
+			text, _ := replicas(got, err)
+			own, ownErr := reader.Get(w.Context(), w.deployments.GroupResource(), "a", name)
+			if text != want || !equality.Semantic.DeepEqual(got, own) || apierrors.ReasonForError(err) != apierrors.ReasonForError(ownErr) {
+				t.Errorf("%s: got %v, %v; a reader gets %v, %v; want %s replicas", name, got, err, own, ownErr, want)
+			}
+			return got
+		}
+		both("web", "")
+		w.create(w.deployments, `{"metadata":{"name":"web"},"spec":{"replicas":1}}`)
+		both("web", "1")
+		first := both("web", "1")
+		if both("web", "1") != first {
+			t.Error("the same version was decoded again")
+		}
+		w.must(w.merge(w.call(w.deployments, "web"), `{"spec":{"replicas":5}}`))
+		w.get(w.deployments, "web")
+		if both("web", "5") == first {
+			t.Error("another version is the same object")
+		}
+		w.create(w.deployments, `{"metadata":{"name":"more"},"spec":{"replicas":2}}`)
+		w.get(w.deployments, "more")
+		got, err := shared.List(w.Context(), w.deployments.GroupResource(), "")
+		own, _ := reader.List(w.Context(), w.deployments.GroupResource(), "")
+		if err != nil || len(got) != 2 || !equality.Semantic.DeepEqual(got, own) || got[1] != both("web", "5") {
+			t.Errorf("list: got %v, %v; a reader gets %v", got, err, own)
+		}
+		large := `{"metadata":{"name":"large","annotations":{"text":"` + strings.Repeat("x", maxShelved) + `"}},"spec":{"replicas":3}}`
+		w.create(w.deployments, large)
+		both("large", "3")
+		if both("large", "3") == both("large", "3") {
+			t.Error("a large object is kept")
+		}
+		if _, err := w.delete(w.call(w.deployments, "web"), metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.read(w.deployments, "web"); !apierrors.IsNotFound(err) {
+			t.Fatal(err)
+		}
+		both("web", "")
 	})
 }

@@ -340,6 +340,9 @@ func TestStaleCacheMisleadsNobody(t *testing.T) {
 		{"admission's look for what was made", "", made, func(w, _ *world) (string, error) {
 			return replicas(w.engine.Reader().Get(w.Context(), w.deployments.GroupResource(), "a", "web"))
 		}, "", "1"},
+		{"admission's shared look for what was made", "", made, func(w, _ *world) (string, error) {
+			return replicas(w.engine.Shared().Get(w.Context(), w.deployments.GroupResource(), "a", "web"))
+		}, "", "1"},
 		{"a job's look at what was made", "", made, looked, "", "1"},
 		{"a job's look at what was changed", "1", changed, looked, "", "5"},
 		{"a job's look at what is gone", "1", gone, looked, metav1.StatusReasonNotFound, ""},

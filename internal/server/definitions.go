@@ -49,7 +49,7 @@ func (s *Server) plugins(authorizer authz.Authorizer) (admission.Chain, error) {
 		others = append(others, admission.Grants(s.rbac, authorizer))
 	}
 	all := admission.Builtin(s.Engine.Reader(), admission.BuiltinOptions{
-		Objects: s.Engine.Objects(), Authorizer: authorizer, Catalog: s.Catalog, Fresh: s.Engine.Fresh, Others: others,
+		Shared: s.Engine.Shared(), Objects: s.Engine.Objects(), Authorizer: authorizer, Catalog: s.Catalog, Fresh: s.Engine.Fresh, Others: others,
 	})
 	return admission.Select(all, s.EnableAdmissionPlugins, s.DisableAdmissionPlugins)
 }
