@@ -172,7 +172,7 @@ func (o *Ownership) quickApply(live object.Object, applied *unstructured.Unstruc
 	if len(made) == 0 {
 		made = nil
 	}
-	result := object.Copy(live)
+	var result object.Object
 	if changed {
 		if result, ok = target.merge(applied.Object); !ok {
 			return nil, false
@@ -181,6 +181,8 @@ func (o *Ownership) quickApply(live object.Object, applied *unstructured.Unstruc
 		if result, err = o.toVersion(result, o.Hub); err != nil {
 			return nil, false
 		}
+	} else {
+		result = object.Copy(live)
 	}
 	result.SetManagedFields(made)
 	return result, true
