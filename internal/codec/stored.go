@@ -109,17 +109,24 @@ func OpenEnvelope(value []byte) (apiVersion, kindName string, raw []byte, err er
 // EncodeStored returns the bytes that are stored for an object of the hub
 // definition d: without resourceVersion, in the stored version.
 func EncodeStored(d *kind.Definition, obj object.Object) ([]byte, error) {
+	value, _, err := encodeStored(d, obj)
+	return value, err
+}
+
+// encodeStored is EncodeStored; it tells too whether the value is vouched for.
+func encodeStored(d *kind.Definition, obj object.Object) (value []byte, defaulted bool, err error) {
 	version := obj.GetResourceVersion()
 	obj.SetResourceVersion("")
 	obj.SetSelfLink("")
 	defer obj.SetResourceVersion(version)
 	stored := schema.GroupVersionKind{Group: d.Group, Version: d.Stored.Version, Kind: d.Kind}
 	if d.Stored.Encoding == kind.JSON {
-		return encodeStoredJSON(d, obj, stored)
+		value, err = encodeStoredJSON(d, obj, stored)
+		return value, false, err
 	}
 	m, ok := obj.(message)
 	if !ok {
-		return nil, fmt.Errorf("encode %s: %T has no protobuf form", d.Kind, obj)
+		return nil, false, fmt.Errorf("encode %s: %T has no protobuf form", d.Kind, obj)
 	}
 	// The type is in the envelope alone.
 	size := m.Size()
@@ -128,11 +135,10 @@ func EncodeStored(d *kind.Definition, obj object.Object) ([]byte, error) {
 	copy(b, head)
 	raw := b[len(head) : len(head)+size]
 	if _, err := m.MarshalToSizedBuffer(raw); err != nil {
-		return nil, fmt.Errorf("encode %s %s: %w", d.Kind, obj.GetName(), err)
+		return nil, false, fmt.Errorf("encode %s %s: %w", d.Kind, obj.GetName(), err)
 	}
 	copy(b[len(head)+size:], envelopeTail)
-	vouch(d, obj, m, raw)
-	return b, nil
+	return b, vouch(d, obj, m, raw), nil
 }
 
 func encodeStoredJSON(d *kind.Definition, obj object.Object, stored schema.GroupVersionKind) ([]byte, error) {

@@ -55,15 +55,14 @@ func (p *prints) has(raw []byte) bool {
 // scratch are buffers for messages that are compared and forgotten.
 var scratch = sync.Pool{New: func() any { return new([]byte) }}
 
-// vouch notes that raw, the message of an object that is about to be stored, has its defaults, if so. The object is
+// vouch notes that raw, the message of an object that is about to be stored, has its defaults, and reports whether it has. The object is
 // then as it was.
-func vouch(d *kind.Definition, obj object.Object, m message, raw []byte) {
-	if d.Default == nil || d.Stored.Undefaulted || d.Stored.TellsEmpty || shapeFor(d) == nil {
-		return
+func vouch(d *kind.Definition, obj object.Object, m message, raw []byte) bool {
+	if d.Default == nil || d.Stored.Undefaulted || d.Stored.TellsEmpty || shapeFor(d) == nil || !complete(d, obj, m, raw) {
+		return false
 	}
-	if complete(d, obj, m, raw) {
-		vouched.add(raw)
-	}
+	vouched.add(raw)
+	return true
 }
 
 // complete reports whether an object, of which raw is the message, has its defaults. It is then as it was.

@@ -25,13 +25,14 @@ type Written struct {
 // Write encodes an object of the hub definition d for the store.
 func Write(d *kind.Definition, obj object.Object) (Written, error) {
 	w := Written{definition: d}
+	var defaulted bool
 	var err error
-	if w.Value, err = EncodeStored(d, obj); err != nil || IsTree(d) || d.Stored.Undefaulted {
+	if w.Value, defaulted, err = encodeStored(d, obj); err != nil || IsTree(d) || d.Stored.Undefaulted {
 		return w, err
 	}
 	if d.Stored.Encoding == kind.Protobuf {
 		_, _, w.message, err = OpenEnvelope(w.Value)
-		w.defaulted = d.Default == nil || vouched.has(w.message)
+		w.defaulted = d.Default == nil || defaulted
 		return w, err
 	}
 	m, ok := obj.(message)
