@@ -5,7 +5,6 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/timonel/timonel/internal/object"
 	corev1 "k8s.io/api/core/v1"
@@ -59,38 +58,33 @@ func TestNamespaceLifecycle(t *testing.T) {
 	same(t, "causes", status.Status().Details.Causes, []metav1.StatusCause{{Type: "NamespaceTerminating", Message: "namespace going is being terminated", Field: "metadata.namespace"}})
 }
 
-// TestNamespaceFreshness is that a namespace which was just deleted is seen to be.
-func TestNamespaceFreshness(t *testing.T) {
-	s := newStore(map[schema.GroupResource][]object.Object{namespaces: {namespaceObject("old", corev1.NamespaceActive)}})
-	var fresh func()
-	c := &cluster{Reader: s, BuiltinOptions: BuiltinOptions{Fresh: func(context.Context) error { fresh(); return nil }}}
-	p := c.namespaceLifecycle()
-	synctest.Test(t, func(t *testing.T) {
-		calls := 0
-		fresh = func() {
-			calls++
-			s.objects[key(namespaces, "", "old")] = namespaceObject("old", corev1.NamespaceTerminating)
-		}
-		same(t, "before", admit(t, p, on(Create, "secrets", secret("old", "x"), nil)), "")
-		same(t, "delete", admit(t, p, on(Delete, "namespaces", nil, namespaceObject("old", ""))), "")
-		want := `secrets "x" is forbidden: unable to create new content in namespace old because it is being terminated`
-		same(t, "after", admit(t, p, on(Create, "secrets", secret("old", "x"), nil)), want)
-		same(t, "calls", calls, 1)
-		time.Sleep(deletedNamespaceMemory + time.Second)
-		same(t, "later", admit(t, p, on(Create, "secrets", secret("old", "x"), nil)), want)
-		same(t, "calls later", calls, 1)
-	})
+// A namespace that was made again is not refused for what it was before.
+func TestNamespaceMadeAgain(t *testing.T) {
+	s := newStore(map[schema.GroupResource][]object.Object{namespaces: {namespaceObject("red", corev1.NamespaceTerminating)}})
+	c := &cluster{Reader: s, BuiltinOptions: BuiltinOptions{Fresh: func(context.Context) error {
+		s.objects[key(namespaces, "", "red")] = namespaceObject("red", corev1.NamespaceActive)
+		return nil
+	}}}
+	same(t, "create", admit(t, c.namespaceLifecycle(), on(Create, "secrets", secret("red", "x"), nil)), "")
 }
 
-func TestRecentlyIsBounded(t *testing.T) {
-	m := &recently{}
-	now := time.Now()
-	for i := range 3 * maxDeletedNamespaces {
-		m.add(string(rune('a'+i%26))+time.Duration(i).String(), now)
+// What is admitted into a namespace rests on it: its end may begin before the object is stored.
+func TestNamespaceIsPremise(t *testing.T) {
+	red := namespaceObject("red", corev1.NamespaceActive)
+	red.ResourceVersion = "7"
+	p := (&cluster{Reader: newStore(map[schema.GroupResource][]object.Object{namespaces: {red}})}).namespaceLifecycle()
+	r := on(Create, "secrets", secret("red", "x"), nil)
+	same(t, "create", admit(t, p, r), "")
+	if len(r.Premises) != 1 {
+		t.Fatalf("%d premises, want 1", len(r.Premises))
 	}
-	same(t, "names", len(m.at), maxDeletedNamespaces)
-	m.add("late", now.Add(time.Hour))
-	same(t, "names after an hour", len(m.at), 1)
+	premise := r.Premises[0]
+	same(t, "name", premise.Resource.Resource+"/"+premise.Name+" "+premise.Version, "namespaces/red 7")
+	same(t, "labelled", premise.Judge(namespaceObject("red", corev1.NamespaceActive, "a", "b")), nil)
+	same(t, "ending", premise.Judge(namespaceObject("red", corev1.NamespaceTerminating)).Error(), `secrets "x" is forbidden: unable to create new content in namespace red because it is being terminated`)
+	update := on(Update, "secrets", secret("red", "x"), secret("red", "x"))
+	same(t, "update", admit(t, p, update), "")
+	same(t, "premises of an update", len(update.Premises), 0)
 }
 
 func TestNamespaceExistsAndAutoProvision(t *testing.T) {

@@ -111,6 +111,18 @@ func (c *cluster) account(ctx context.Context, r *Request, p *corev1.Pod) (*core
 	}
 }
 
+// sleep waits, or says that the request ended first.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return apierrors.NewTimeoutError("the request ended while admission waited", 1)
+	}
+}
+
 // checkMirror keeps secrets from a pod that a node made from a file and only shows to the server.
 func checkMirror(r *Request, p *corev1.Pod) error {
 	if p.Spec.ServiceAccountName != "" {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/timonel/timonel/internal/admission"
@@ -192,7 +193,13 @@ func (e *Engine) checkAndStoreNew(ctx context.Context, c *Call, d *kind.Definiti
 		if d.Reserve != nil { // each try chooses anew
 			chosen = object.Copy(obj)
 		}
-		item, err = e.storeNew(ctx, c, d, chosen, r.DryRun)
+		item, err = e.storeNew(ctx, c, d, chosen, r.DryRun, r.Premises)
+		if errors.Is(err, errPremise) && try < maxReserveTries {
+			if err := e.judge(ctx, r.Premises); err != nil {
+				return item, err
+			}
+			continue
+		}
 		if err == nil || d.Reserve == nil || !chooseAgain(err, try) {
 			return item, err
 		}
@@ -221,13 +228,37 @@ func (e *Engine) prepareNew(ctx context.Context, d *kind.Definition, obj object.
 	}
 }
 
-// errCompanionTaken says that something chosen by Reserve was taken in the meantime.
-var errCompanionTaken = errors.New("what was reserved has been taken")
+// judge decides again on what the admission of a new object rests on, as it is now.
+func (e *Engine) judge(ctx context.Context, premises []admission.Premise) error {
+	for i := range premises {
+		p := &premises[i]
+		obj, err := e.Objects().Get(ctx, p.Resource, p.Namespace, p.Name)
+		if err != nil {
+			return err
+		}
+		if err := p.Judge(obj); err != nil {
+			return err
+		}
+		p.Version = obj.GetResourceVersion()
+	}
+	return nil
+}
 
-func (e *Engine) storeNew(ctx context.Context, c *Call, d *kind.Definition, obj object.Object, dry bool) (item codec.Item, err error) {
+var (
+	// errCompanionTaken says that something chosen by Reserve was taken in the meantime.
+	errCompanionTaken = errors.New("what was reserved has been taken")
+	// errPremise says that something on which admission decided has changed in the meantime.
+	errPremise = errors.New("what was decided on has changed")
+)
+
+func (e *Engine) storeNew(ctx context.Context, c *Call, d *kind.Definition, obj object.Object, dry bool, premises []admission.Premise) (item codec.Item, err error) {
 	item = codec.Item{Definition: c.Definition, Object: obj}
 	key := e.key(d, c.Namespace, obj.GetName())
 	txn := storage.Txn{If: []storage.Condition{{Key: key}}}
+	decided, err := e.demand(premises, &txn)
+	if err != nil {
+		return item, err
+	}
 	companions, err := e.reserve(ctx, d, obj, nil, dry, &txn)
 	if err != nil {
 		return item, err
@@ -253,7 +284,10 @@ func (e *Engine) storeNew(ctx context.Context, c *Call, d *kind.Definition, obj 
 	c.Trace.Enter(trace.Commit)
 	revision, err := e.Store.Commit(ctx, txn)
 	if c.forgetOwners(err, obj) {
-		return e.storeNew(ctx, c, d, obj, dry)
+		return e.storeNew(ctx, c, d, obj, dry, premises)
+	}
+	if conflict := (*storage.ConflictError)(nil); errors.As(err, &conflict) && slices.Contains(decided, conflict.Key) {
+		return item, errPremise
 	}
 	if err != nil {
 		return item, e.createError(err, d, c.Namespace, obj.GetName(), key, companions)
@@ -265,6 +299,25 @@ func (e *Engine) storeNew(ctx context.Context, c *Call, d *kind.Definition, obj 
 	}
 	item.Version, err = written.Version(revision)
 	return item, err
+}
+
+// demand makes a transaction hold only while the premises do, and returns their keys.
+func (e *Engine) demand(premises []admission.Premise, txn *storage.Txn) (keys []string, err error) {
+	for i := range premises {
+		p := &premises[i]
+		d := e.Catalog.Catalog().Hub(p.Resource)
+		if d == nil {
+			return nil, apierrors.NewNotFound(p.Resource, p.Name)
+		}
+		at, err := codec.ParseRevision(p.Version)
+		if err != nil {
+			return nil, fmt.Errorf("decide on %s %s: %w", p.Resource, p.Name, err)
+		}
+		key := e.key(d, p.Namespace, p.Name)
+		txn.If = append(txn.If, storage.Condition{Key: key, Revision: storage.Revision(at)})
+		keys = append(keys, key)
+	}
+	return keys, nil
 }
 
 func (e *Engine) createError(err error, d *kind.Definition, namespace, name, key string, companions map[string]kind.Companion) error {

@@ -146,7 +146,7 @@ func (o objects) Create(ctx context.Context, resource schema.GroupResource, obj 
 		return nil, invalid(d, obj.GetName(), errs)
 	}
 	codec.SetKind(obj, d.GroupVersionKind())
-	_, err = o.e.storeNew(ctx, c, d, obj, false)
+	_, err = o.e.storeNew(ctx, c, d, obj, false, nil)
 	return obj, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/timonel/timonel/internal/admission"
 	"github.com/timonel/timonel/internal/codec"
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
@@ -280,6 +281,63 @@ func TestDryRunWritesNothing(t *testing.T) {
 			}
 		})
 	})
+}
+
+// What admission decided on may change before the object is stored: then it decides again, and nothing is stored that it refuses.
+func TestPremise(t *testing.T) {
+	put := func(w *world, text string) {
+		value := []byte(nil)
+		if text != "" {
+			value = []byte(text)
+		}
+		if _, err := w.store.Memory.Commit(w.Context(), storage.Txn{Then: []storage.Op{{Key: "/registry/example.com/widgets/a/home", Value: value}}}); err != nil {
+			w.Error(err)
+		}
+	}
+	home := func(text string) string {
+		return `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"home","namespace":"a","labels":{"open":"` + text + `"}}}`
+	}
+	for _, test := range []struct {
+		name   string
+		become string // what the premise becomes when the object is about to be stored
+		want   metav1.StatusReason
+	}{
+		{"as it was", home("yes"), ""},
+		{"refused by now", home("no"), metav1.StatusReasonForbidden},
+		{"gone by now", "", metav1.StatusReasonNotFound},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			run(t, func(w *world) {
+				put(w, home("yes"))
+				decisions := 0
+				w.engine.Admission.Set(admission.Chain{{Name: "Home", Change: func(ctx context.Context, r *admission.Request) error {
+					there, err := w.engine.Reader().Get(ctx, w.widgets.GroupResource(), "a", "home")
+					if err != nil {
+						return err
+					}
+					judge := func(obj object.Object) error {
+						decisions++
+						if obj.GetLabels()["open"] != "yes" {
+							return r.Forbidden("it is closed")
+						}
+						return nil
+					}
+					r.Premises = append(r.Premises, admission.Premise{Resource: w.widgets.GroupResource(), Namespace: "a", Name: "home", Version: there.GetResourceVersion(), Judge: judge})
+					return judge(there)
+				}}})
+				once := sync.OnceFunc(func() { put(w, test.become) })
+				w.store.before = func(storage.Txn) error { once(); return nil }
+				_, err := w.tryCreate(w.deployments, `{"metadata":{"name":"web"}}`)
+				w.expect("create", err, test.want)
+				if _, err := w.read(w.deployments, "web"); apierrors.IsNotFound(err) != (test.want != "") {
+					w.Errorf("stored: %v", err)
+				}
+				if want := 2; decisions != want && test.become != "" {
+					w.Errorf("decided %d times, want %d", decisions, want)
+				}
+			})
+		})
+	}
 }
 
 // TestStaleCacheMisleadsNobody: what another server wrote counts, also before this one heard of it.
