@@ -282,7 +282,7 @@ func (e *Engine) storeNew(ctx context.Context, c *Call, d *kind.Definition, obj 
 		return item, nil
 	}
 	c.Trace.Enter(trace.Commit)
-	revision, err := e.Store.Commit(ctx, txn)
+	revision, err := e.commit(ctx, d, txn)
 	if c.forgetOwners(err, obj) {
 		return e.storeNew(ctx, c, d, obj, dry, premises)
 	}

@@ -71,7 +71,7 @@ func (e *Engine) DeleteUnreadable(ctx context.Context, c *Call, options metav1.D
 	}
 	key := e.key(d, c.Namespace, c.Name)
 	c.Trace.Enter(trace.Commit)
-	now, err := e.Store.Commit(ctx, storage.Txn{If: []storage.Condition{{Key: key, Revision: version.Revision}}, Then: []storage.Op{{Key: key}}})
+	now, err := e.commit(ctx, d, storage.Txn{If: []storage.Condition{{Key: key, Revision: version.Revision}}, Then: []storage.Op{{Key: key}}})
 	if err != nil {
 		return Result{}, e.storageError(err, d, c.Name)
 	}
@@ -122,7 +122,7 @@ func (e *Engine) deleteOnce(ctx context.Context, c *Call, d *kind.Definition, ol
 	}
 	key := e.key(d, c.Namespace, c.Name)
 	c.Trace.Enter(trace.Commit)
-	now, err := e.Store.Commit(ctx, storage.Txn{
+	now, err := e.commit(ctx, d, storage.Txn{
 		If:   []storage.Condition{{Key: key, Revision: revision}},
 		Then: []storage.Op{{Key: key, Value: value}},
 	})

@@ -81,6 +81,27 @@ func (e *Engine) wait(ctx context.Context, text string, at storage.Revision) err
 	return nil
 }
 
+// keep makes sure that the cache shows what this server has answered about a kind. It asks nobody, and seldom waits: for the moment that
+// a change needs to come back from the store.
+func (e *Engine) keep(ctx context.Context, view *watchcache.View) error {
+	promised := view.Promised()
+	if promised <= e.Cache.Revision() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, freshnessWait)
+	defer cancel()
+	return e.storageError(e.Cache.Wait(ctx, promised), nil, "")
+}
+
+// commit makes a transaction about an object of a kind. Whoever learns of it can rely on keep.
+func (e *Engine) commit(ctx context.Context, d *kind.Definition, txn storage.Txn) (storage.Revision, error) {
+	revision, err := e.Store.Commit(ctx, txn)
+	if view := e.view(d); err == nil && view != nil {
+		view.Promise(revision)
+	}
+	return revision, err
+}
+
 // current returns the object as it is now in the hub's form, and the version that it was read
 // from: for a write. NotFound if there is none.
 func (e *Engine) current(ctx context.Context, d *kind.Definition, namespace, name string, fresh bool) (object.Object, *watchcache.Version, error) {

@@ -21,6 +21,7 @@ func (e *Engine) Reader() kind.Reader { return reader{e} }
 // Objects reads and changes stored objects on the server's own behalf.
 func (e *Engine) Objects() kind.Objects { return objects{reader: reader{e}} }
 
+// reader reads the cache as it is, but what this server has answered it shows.
 type reader struct{ e *Engine }
 
 func (r reader) definition(resource schema.GroupResource) (*kind.Definition, error) {
@@ -31,8 +32,20 @@ func (r reader) definition(resource schema.GroupResource) (*kind.Definition, err
 	return d, nil
 }
 
-func (r reader) Get(ctx context.Context, resource schema.GroupResource, namespace, name string) (object.Object, error) {
+// kept is definition, and returns when the cache shows what this server has answered about the kind.
+func (r reader) kept(ctx context.Context, resource schema.GroupResource) (*kind.Definition, error) {
 	d, err := r.definition(resource)
+	if err != nil {
+		return nil, err
+	}
+	if view := r.e.view(d); view != nil {
+		err = r.e.keep(ctx, view)
+	}
+	return d, err
+}
+
+func (r reader) Get(ctx context.Context, resource schema.GroupResource, namespace, name string) (object.Object, error) {
+	d, err := r.kept(ctx, resource)
 	if err != nil {
 		return nil, err
 	}
@@ -43,20 +56,20 @@ func (r reader) Get(ctx context.Context, resource schema.GroupResource, namespac
 	return obj, err
 }
 
-func (r reader) List(_ context.Context, resource schema.GroupResource, namespace string) ([]object.Object, error) {
-	return r.list(resource, namespace, codec.DecodeVersion)
+func (r reader) List(ctx context.Context, resource schema.GroupResource, namespace string) ([]object.Object, error) {
+	return r.list(ctx, resource, namespace, codec.DecodeVersion)
 }
 
-func (r reader) list(resource schema.GroupResource, namespace string, decode func(*kind.Definition, *watchcache.Version) (object.Object, error)) ([]object.Object, error) {
-	d, err := r.definition(resource)
+func (r reader) list(ctx context.Context, resource schema.GroupResource, namespace string, decode func(*kind.Definition, *watchcache.Version) (object.Object, error)) ([]object.Object, error) {
+	d, err := r.kept(ctx, resource)
 	if err != nil {
 		return nil, err
 	}
-	var list []object.Object
 	view := r.e.view(d)
 	if view == nil {
 		return nil, apierrors.NewNotFound(resource, "")
 	}
+	var list []object.Object
 	for _, v := range view.Latest().List(watchcache.Query{Namespace: namespace}).Versions {
 		obj, err := decode(d, v)
 		if err != nil {

@@ -22,7 +22,7 @@ type shared struct {
 }
 
 func (s shared) Get(ctx context.Context, resource schema.GroupResource, namespace, name string) (object.Object, error) {
-	d, err := s.definition(resource)
+	d, err := s.kept(ctx, resource)
 	if err != nil {
 		return nil, err
 	}
@@ -32,8 +32,8 @@ func (s shared) Get(ctx context.Context, resource schema.GroupResource, namespac
 	return s.reader.Get(ctx, resource, namespace, name)
 }
 
-func (s shared) List(_ context.Context, resource schema.GroupResource, namespace string) ([]object.Object, error) {
-	return s.list(resource, namespace, s.decoded.object)
+func (s shared) List(ctx context.Context, resource schema.GroupResource, namespace string) ([]object.Object, error) {
+	return s.list(ctx, resource, namespace, s.decoded.object)
 }
 
 // shelf keeps some decoded objects, each with the version that it was decoded from, so that it is never older than that. One that is lost

@@ -265,7 +265,7 @@ func (e *Engine) store(ctx context.Context, c *Call, d *kind.Definition, dry boo
 	}
 	txn.Then = append([]storage.Op{op}, txn.Then...)
 	c.Trace.Enter(trace.Commit)
-	now, err := e.Store.Commit(ctx, txn)
+	now, err := e.commit(ctx, d, txn)
 	if c.forgetOwners(err, obj) {
 		return e.store(ctx, c, d, dry, obj, old, version, fresh, view)
 	}
@@ -327,7 +327,7 @@ func (e *Engine) remove(ctx context.Context, c *Call, d *kind.Definition, obj ob
 	}
 	txn.Then = append([]storage.Op{{Key: key}}, txn.Then...)
 	c.Trace.Enter(trace.Commit)
-	now, err := e.Store.Commit(ctx, txn)
+	now, err := e.commit(ctx, d, txn)
 	if err != nil {
 		var conflict *storage.ConflictError
 		if errors.As(err, &conflict) {

@@ -459,6 +459,60 @@ func TestStaleGracePeriod(t *testing.T) {
 	})
 }
 
+// What a server has answered its own rooms see, also while the cache has not heard of it: they ask nobody, and wait for nothing else.
+func TestServerKnowsWhatItAnswered(t *testing.T) {
+	run(t, func(w *world) {
+		reader := w.engine.Reader()
+		all := func() string {
+			t.Helper()
+			list, err := reader.List(w.Context(), w.deployments.GroupResource(), "a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var names []string
+			for _, obj := range list {
+				names = append(names, obj.GetName()+obj.GetLabels()["v"])
+			}
+			return strings.Join(names, ",")
+		}
+		soon := func() { time.AfterFunc(time.Second, w.store.release) }
+		check := func(what, got, want string) {
+			t.Helper()
+			if got != want {
+				t.Errorf("after %s: %q, want %q", what, got, want)
+			}
+		}
+		w.create(w.deployments, `{"metadata":{"name":"a"}}`)
+		w.store.hold()
+		w.create(w.deployments, `{"metadata":{"name":"b"}}`)
+		soon()
+		check("create", all(), "a,b")
+		w.store.hold()
+		w.must(w.merge(w.call(w.deployments, "a"), `{"metadata":{"labels":{"v":"2"}}}`))
+		soon()
+		obj, err := reader.Get(w.Context(), w.deployments.GroupResource(), "a", "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		check("patch", obj.GetLabels()["v"], "2")
+		w.store.hold()
+		if _, err := w.delete(w.call(w.deployments, "b"), metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		soon()
+		check("delete", all(), "a2")
+
+		w.store.hold()
+		defer w.store.release()
+		w.create(w.volumes, `{"metadata":{"name":"other"}}`)
+		began := time.Now()
+		check("a change of another kind", all(), "a2")
+		if waited := time.Since(began); waited > 0 {
+			t.Errorf("waited %s for a change of another kind", waited)
+		}
+	})
+}
+
 func made(o *world)    { o.create(o.deployments, `{"metadata":{"name":"web"},"spec":{"replicas":1}}`) }
 func changed(o *world) { o.must(o.merge(o.call(o.deployments, "web"), `{"spec":{"replicas":5}}`)) }
 func gone(o *world) {

@@ -328,7 +328,7 @@ type JobCall struct {
 }
 
 // Reader reads stored objects as they are in this server's cache, decoded and
-// defaulted. The objects are the caller's own.
+// defaulted. What this server has answered it shows; what other servers did, a little later. The objects are the caller's own.
 type Reader interface {
 	// Get answers a NotFound API error if there is no such object. That is never for want of news: an object that was
 	// made before the call is found.

@@ -42,6 +42,19 @@ func (c *Cache) IsFresh(ctx context.Context) bool {
 	return err == nil && c.Revision() >= now
 }
 
+// Promise notes a revision that a change of this resource was made at, before anybody is told of it.
+func (v *View) Promise(rev storage.Revision) {
+	for {
+		promised := v.promised.Load()
+		if int64(rev) <= promised || v.promised.CompareAndSwap(promised, int64(rev)) {
+			return
+		}
+	}
+}
+
+// Promised is the newest revision that was promised.
+func (v *View) Promised() storage.Revision { return storage.Revision(v.promised.Load()) }
+
 func (c *Cache) askProgress() {
 	ctx, cancel := context.WithTimeout(context.Background(), progressEvery)
 	defer cancel()

@@ -20,6 +20,7 @@ type View struct {
 	cache      *Cache
 	collection Collection
 
+	promised   atomic.Int64 // newest revision that somebody was told of
 	current    atomic.Pointer[state]
 	history    history
 	wakers     wakers
