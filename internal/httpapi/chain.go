@@ -142,7 +142,7 @@ type exchange struct {
 	user    *user.Info
 	record  *trace.Record
 	done    func()             // counts it as no longer running
-	cancel  context.CancelFunc // of the deadline; nil: there is none
+	cancel  context.CancelFunc // of ctx; nil: it ends with the connection
 	passed  bool               // the request was handed to the Connector
 	// Of the body: the answer does not wait for it; it is being read; it was read.
 	unawaited, begun, read bool

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/gorilla/websocket"
 	"github.com/timonel/timonel/internal/codec"
 	"github.com/timonel/timonel/internal/engine"
 	"github.com/timonel/timonel/internal/kind"
@@ -31,6 +32,7 @@ type stream struct {
 	sent     storage.Revision // everything up to here has been told
 	marked   storage.Revision // of the last bookmark
 	bookmark bool             // the client wants bookmarks
+	socket   *socket          // nil: events are the answer's body
 	held     *[]byte          // what is gathered to be sent together; nil: nothing is
 }
 
@@ -45,21 +47,43 @@ func (x *exchange) watch(c *engine.Call) error {
 	}
 	f.Pretty = false
 	c.Name = ""
-	w, err := x.Engine.Watch(x.ctx, c, options)
-	s := &stream{x: x, encoder: codec.Encoder{Definition: c.Definition, Format: f}, watch: w, bookmark: options.AllowWatchBookmarks}
-	if err != nil && !apierrors.IsResourceExpired(err) {
-		return err
+	w, expired := x.Engine.Watch(x.ctx, c, options)
+	if expired != nil && !apierrors.IsResourceExpired(expired) {
+		return expired
+	}
+	if w != nil {
+		defer w.Watcher.Close()
 	}
 	x.record.Enter(trace.Answer)
-	x.w.Header().Set("Content-Type", f.ContentType(true))
-	x.w.WriteHeader(http.StatusOK)
-	if err != nil { // an expired start is told in the stream
-		s.fail(err)
+	s := &stream{x: x, encoder: codec.Encoder{Definition: c.Definition, Format: f}, watch: w, bookmark: options.AllowWatchBookmarks}
+	if err := s.open(); err != nil {
+		return err
+	}
+	defer s.close()
+	if expired != nil { // it is told in the stream
+		s.fail(expired)
 		return nil
 	}
-	defer w.Watcher.Close()
 	s.run(x.timeout(options))
 	return nil
+}
+
+// open begins the answer.
+func (s *stream) open() (err error) {
+	x := s.x
+	x.w.Header().Set("Content-Type", s.encoder.Format.ContentType(true))
+	if websocket.IsWebSocketUpgrade(x.r) {
+		s.socket, err = x.upgrade(s.encoder.Format)
+		return err
+	}
+	x.w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+func (s *stream) close() {
+	if s.socket != nil {
+		s.socket.close()
+	}
 }
 
 // timeout is how long a watch may last: as asked, or a random time, so that the
@@ -78,7 +102,7 @@ func (s *stream) run(limit time.Duration) {
 	if !s.initial() {
 		return
 	}
-	s.x.w.Flush()
+	s.flush()
 	ctx, cancel := context.WithDeadline(s.x.ctx, end)
 	defer cancel()
 	defer context.AfterFunc(s.x.ending, cancel)() // a server that shuts down ends its watches
@@ -110,7 +134,7 @@ func (s *stream) follow(ctx context.Context, end time.Time) {
 		if s.sent > s.marked && !s.mark(false) {
 			return
 		}
-		s.x.w.Flush()
+		s.flush()
 		next = time.Now().Add(bookmarkEvery)
 		if last.After(time.Now()) && last.Before(next) {
 			next = last
@@ -135,7 +159,7 @@ func (s *stream) tell(ctx context.Context, bookmark time.Time) bool {
 			}
 			s.sent = max(s.sent, batch.Revision)
 			if len(batch.Events) > 0 {
-				s.x.w.Flush()
+				s.flush()
 			}
 			continue
 		case ctx.Err() != nil:
@@ -153,9 +177,16 @@ func (s *stream) tell(ctx context.Context, bookmark time.Time) bool {
 }
 
 // hold begins to gather what is written; release sends it. Between batches a stream holds no memory.
-func (s *stream) hold() { s.held = chunks.Get().(*[]byte) }
+func (s *stream) hold() {
+	if s.socket == nil { // there each event goes by itself
+		s.held = chunks.Get().(*[]byte)
+	}
+}
 
 func (s *stream) release() {
+	if s.held == nil {
+		return
+	}
 	if len(*s.held) > 0 {
 		_, _ = s.x.w.Write(*s.held) // the next write tells that the client is gone
 	}
@@ -163,8 +194,19 @@ func (s *stream) release() {
 	s.held = nil
 }
 
-// write sends bytes, or gathers them, and reports whether the client is there.
+// flush lets what was written go out.
+func (s *stream) flush() {
+	if s.socket == nil {
+		s.x.w.Flush()
+	}
+}
+
+// write sends an event, or gathers it, and reports whether the client is there.
 func (s *stream) write(b []byte) bool {
+	if s.socket != nil {
+		s.x.w.bytes += int64(len(b))
+		return s.socket.send(b) == nil
+	}
 	if s.held != nil {
 		*s.held = append(*s.held, b...)
 		return s.full()
@@ -254,5 +296,5 @@ func (s *stream) fail(err error) {
 		return
 	}
 	s.write(b) // the client may be gone; the stream ends either way
-	s.x.w.Flush()
+	s.flush()
 }
