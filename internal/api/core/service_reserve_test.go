@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/timonel/timonel/internal/api/apitest"
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	corev1 "k8s.io/api/core/v1"
@@ -17,9 +18,9 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// cluster is a shelf with Services that reserve.
+// cluster is a Shelf with Services that reserve.
 type cluster struct {
-	shelf
+	apitest.Shelf
 	d *kind.Definition
 }
 
@@ -31,7 +32,7 @@ func newCluster(ranges ...string) *cluster {
 	for _, r := range ranges {
 		o.ServiceCIDRs = append(o.ServiceCIDRs, netip.MustParsePrefix(r))
 	}
-	return &cluster{shelf: shelf{}, d: service(o)}
+	return &cluster{Shelf: apitest.Shelf{}, d: service(o)}
 }
 
 func svc(name string, change func(s *corev1.ServiceSpec)) *corev1.Service {
@@ -65,17 +66,17 @@ func (c *cluster) write(s *corev1.Service) string {
 		return err.Error()
 	}
 	c.apply(companions)
-	c.put(serviceResource, s)
+	c.Put(serviceResource, s)
 	return ""
 }
 
 func (c *cluster) apply(companions []kind.Companion) {
 	for _, x := range companions {
-		k := place(x.Definition.GroupResource(), x.Object.GetNamespace(), cmp.Or(x.Name, x.Object.GetName()))
+		k := apitest.Place(x.Definition.GroupResource(), x.Object.GetNamespace(), cmp.Or(x.Name, x.Object.GetName()))
 		if x.Remove {
-			delete(c.shelf, k)
+			delete(c.Shelf, k)
 		} else {
-			c.shelf[k] = x.Object
+			c.Shelf[k] = x.Object
 		}
 	}
 }
@@ -154,7 +155,7 @@ func TestAddressesThatWereAskedFor(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", x.ip, got, x.want)
 		}
 	}
-	c.put(serviceCIDRResource, &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "more"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.0.1.0/24"}},
+	c.Put(serviceCIDRResource, &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "more"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.0.1.0/24"}},
 		Status: networkingv1.ServiceCIDRStatus{Conditions: []metav1.Condition{{Type: networkingv1.ServiceCIDRConditionReady, Status: metav1.ConditionTrue}}}})
 	if got := ask("c", "10.0.1.9"); got != "" {
 		t.Errorf("an address of a ServiceCIDR: %s", got)
@@ -295,14 +296,14 @@ func TestRepair(t *testing.T) {
 		}
 	}
 	settled("at first")
-	c.shelf[place(rangeResource, "", portAllocation)] = &corev1.RangeAllocation{Range: "30000-32767", Data: []byte{}}
-	delete(c.shelf, place(ipAddressResource, "", s.Spec.ClusterIP))
+	c.Shelf[apitest.Place(rangeResource, "", portAllocation)] = &corev1.RangeAllocation{Range: "30000-32767", Data: []byte{}}
+	delete(c.Shelf, apitest.Place(ipAddressResource, "", s.Spec.ClusterIP))
 	if err := repair.Missing(ctx); err != nil {
 		t.Error(err)
 	}
 	settled("what was missing")
 	gone := ipAddress(netip.MustParseAddr(s.Spec.ClusterIP), s)
-	delete(c.shelf, place(ipAddressResource, "", gone.Name))
+	delete(c.Shelf, apitest.Place(ipAddressResource, "", gone.Name))
 	if err := repair.Address(ctx, gone); err != nil {
 		t.Error(err)
 	}
@@ -312,11 +313,11 @@ func TestRepair(t *testing.T) {
 	for _, p := range []int{30080, 30081, 30082} {
 		ports.add(p)
 	}
-	c.shelf[place(rangeResource, "", portAllocation)] = &corev1.RangeAllocation{Range: "30000-32767", Data: ports.data()}
-	c.put(ipAddressResource, ipAddress(netip.MustParseAddr("10.0.0.77"), svc("never", nil)))
+	c.Shelf[apitest.Place(rangeResource, "", portAllocation)] = &corev1.RangeAllocation{Range: "30000-32767", Data: ports.data()}
+	c.Put(ipAddressResource, ipAddress(netip.MustParseAddr("10.0.0.77"), svc("never", nil)))
 	mine := ipAddress(netip.MustParseAddr("10.0.0.78"), svc("mine", nil))
 	mine.Labels = nil // somebody else looks after it
-	c.put(ipAddressResource, mine)
+	c.Put(ipAddressResource, mine)
 	leaks, err := repair.Leaked(ctx)
 	if err != nil || !slices.Equal(leaks.Ports, []int{30081, 30082}) || !slices.Equal(leaks.Addresses, []string{"10.0.0.77"}) {
 		t.Fatalf("leaks %v, %v", leaks, err)
@@ -325,7 +326,7 @@ func TestRepair(t *testing.T) {
 		s.Type, s.ClusterIP, s.ClusterIPs = corev1.ServiceTypeNodePort, "10.0.0.9", []string{"10.0.0.9"}
 		s.Ports = []corev1.ServicePort{{Port: 80, NodePort: 30082}}
 	})
-	c.put(serviceResource, late) // another server wrote the Service that the port was for
+	c.Put(serviceResource, late) // another server wrote the Service that the port was for
 	if err := repair.Release(ctx, leaks); err != nil {
 		t.Error(err)
 	}
@@ -339,7 +340,7 @@ func TestRepair(t *testing.T) {
 	if err := repair.Missing(ctx); err != nil {
 		t.Error(err)
 	}
-	c.put(serviceResource, other)
+	c.Put(serviceResource, other)
 	if err := repair.Missing(ctx); err == nil || !strings.Contains(err.Error(), "the Service d/other has the address 10.0.0.9, which is reserved for d/late") {
 		t.Errorf("two Services with one address: %v", err)
 	}

@@ -4,6 +4,9 @@ import (
 	"testing"
 
 	"github.com/timonel/timonel/internal/api/apitest"
+	"github.com/timonel/timonel/internal/api/core"
 )
 
-func TestGolden(t *testing.T) { apitest.Golden(t, Definitions()...) }
+func TestGolden(t *testing.T) {
+	apitest.Golden(t, append(Definitions(), core.Definitions(core.Options{})...)...) // pods are evicted
+}
