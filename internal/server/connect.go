@@ -18,10 +18,11 @@ import (
 )
 
 var (
-	podsResource     = schema.GroupResource{Resource: "pods"}
-	nodesResource    = schema.GroupResource{Resource: "nodes"}
-	servicesResource = schema.GroupResource{Resource: "services"}
-	slicesResource   = schema.GroupResource{Group: discoveryv1.GroupName, Resource: "endpointslices"}
+	podsResource            = schema.GroupResource{Resource: "pods"}
+	nodesResource           = schema.GroupResource{Resource: "nodes"}
+	serviceAccountsResource = schema.GroupResource{Resource: "serviceaccounts"}
+	servicesResource        = schema.GroupResource{Resource: "services"}
+	slicesResource          = schema.GroupResource{Group: discoveryv1.GroupName, Resource: "endpointslices"}
 )
 
 // connector answers the connect verbs through the proxy.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"time"
 
+	"github.com/timonel/timonel/internal/authn"
 	"github.com/timonel/timonel/internal/authz"
 	"github.com/timonel/timonel/internal/codec"
 	"github.com/timonel/timonel/internal/kind"
@@ -15,12 +17,89 @@ import (
 
 // feeds are what has been compiled from resources (authorizers, indexes) and is kept up to date by
 // following them in the watch cache: each resource once, whatever the number of followers.
-type feeds map[schema.GroupResource][]authz.Feed
+type feeds map[schema.GroupResource]*feed
 
-func (f feeds) add(into authz.Feed, resources ...schema.GroupResource) {
+type feed struct {
+	definition *kind.Definition
+	view       *watchcache.View
+	into       []authz.Feed
+	progress   watchcache.Progress
+}
+
+// addFeed has what is compiled follow resources, those that are served.
+func (s *Server) addFeed(into authz.Feed, resources ...schema.GroupResource) abreast {
+	var all abreast
 	for _, r := range resources {
-		f[r] = append(f[r], into)
+		d := s.Catalog.Catalog().Hub(r)
+		if d == nil {
+			continue
+		}
+		if s.feeds[r] == nil {
+			s.feeds[r] = &feed{definition: d, view: s.Engine.View(d)}
+		}
+		s.feeds[r].into = append(s.feeds[r].into, into)
+		all = append(all, s.feeds[r])
 	}
+	return all
+}
+
+// abreast are the feeds of something that is to know what clients may know.
+type abreast []*feed
+
+// abreastWait is how long a question waits for feeds to come abreast. After that it gets the answer that there is.
+const abreastWait = 3 * time.Second
+
+// wait returns when the feeds have begun, and have what clients may know. Mostly they have.
+func (a abreast) wait(ctx context.Context) {
+	for _, f := range a {
+		told := max(1, f.view.Told())
+		if f.progress.Reached() >= told {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, abreastWait)
+		_ = f.progress.Wait(ctx, told)
+		cancel()
+	}
+}
+
+// abreastRBAC decides by the roles and bindings that this server has answered.
+type abreastRBAC struct {
+	*authz.RBAC
+	abreast
+}
+
+func (a abreastRBAC) Authorize(ctx context.Context, attributes *authz.Attributes) (authz.Decision, string, error) {
+	a.wait(ctx)
+	return a.RBAC.Authorize(ctx, attributes)
+}
+
+// abreastNode refuses nothing to a node because of a pod that the node has heard of sooner. Pods change all the time, so only
+// refusals wait.
+type abreastNode struct {
+	*authz.Node
+	abreast
+}
+
+func (a abreastNode) Authorize(ctx context.Context, attributes *authz.Attributes) (authz.Decision, string, error) {
+	decision, reason, err := a.Node.Authorize(ctx, attributes)
+	if _, isNode := attributes.User.Node(); !isNode || decision == authz.Allow {
+		return decision, reason, err
+	}
+	a.wait(ctx)
+	return a.Node.Authorize(ctx, attributes)
+}
+
+// abreastAccounts knows the service accounts that this server has answered.
+type abreastAccounts struct {
+	*authn.Index
+	abreast
+}
+
+func (a abreastAccounts) Bound(ctx context.Context, resource schema.GroupResource, namespace, name string) (string, time.Time, error) {
+	if resource == serviceAccountsResource {
+		a.wait(ctx)
+	}
+	return a.Index.Bound(ctx, resource, namespace, name)
 }
 
 // lookedAt are the fields that feeds look at, of kinds with many objects: nothing else of them is decoded, and a change of anything else is none.
@@ -35,19 +114,17 @@ var lookedAt = map[schema.GroupResource][]string{
 	nodesResource: {"metadata.name", "metadata.namespace", "metadata.uid", "metadata.deletionTimestamp"},
 }
 
-// follower is a resource's way from the cache to its feeds.
+// follower is a resource's way from the cache to its feed.
 type follower struct {
-	definition *kind.Definition
-	part       *codec.Part // of its objects: what feeds look at
-	view       *watchcache.View
-	into       []authz.Feed
-	known      map[string]*watchcache.Version // what has been handed over, so that it can be taken back
-	log        *slog.Logger
+	*feed
+	part  *codec.Part                    // of its objects: what feeds look at
+	known map[string]*watchcache.Version // what has been handed over, so that it can be taken back
+	log   *slog.Logger
 }
 
-func newFollower(d *kind.Definition, view *watchcache.View, into []authz.Feed, log *slog.Logger) (*follower, error) {
-	part, err := partFor(d)
-	return &follower{definition: d, part: part, view: view, into: into, log: log}, err
+func newFollower(f *feed, log *slog.Logger) (*follower, error) {
+	part, err := partFor(f.definition)
+	return &follower{feed: f, part: part, log: log}, err
 }
 
 // partFor is the part of a kind's objects that feeds get.
@@ -73,6 +150,7 @@ func (f *follower) load() (*watchcache.Watcher, error) {
 				f.remove(obj)
 			}
 		}
+		f.progress.Reach(snapshot.Revision())
 		w, err := f.view.Watch(watchcache.Query{}, snapshot.Revision())
 		if !errors.Is(err, watchcache.ErrExpired) {
 			return w, err
@@ -107,6 +185,7 @@ func (f *follower) run(ctx context.Context, w *watchcache.Watcher) error {
 					f.remove(obj)
 				}
 			}
+			f.progress.Reach(batch.Revision)
 		case ctx.Err() != nil:
 			w.Close()
 			return nil

@@ -116,7 +116,7 @@ func TestFollower(t *testing.T) {
 		<-cache.Ready()
 
 		got := seen{}
-		f, err := newFollower(d, view, []authz.Feed{got}, quiet)
+		f, err := newFollower(&feed{definition: d, view: view, into: []authz.Feed{got}}, quiet)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,6 +153,69 @@ func TestFollower(t *testing.T) {
 		if got.String() != "three" {
 			t.Errorf("after the gap it has %v", got)
 		}
+		cancel()
+		<-ended
+		<-ended
+	})
+}
+
+// TestAbreast: who asks what a feed has made waits until it knows what clients may know, but not for ever.
+func TestAbreast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
+		store := storagetest.NewMemory()
+		d := &kind.Definition{Version: "v1", Kind: "ConfigMap", Plural: "configmaps", Scope: kind.Namespaced, Verbs: kind.Standard, New: kind.Of[corev1.ConfigMap]()}
+		d.Complete()
+		cache := watchcache.New(store, "/registry/", watchcache.Options{Log: quiet})
+		view := cache.Serve(codec.Collection(d, "/registry"))
+		put := func(name string) {
+			t.Helper()
+			value, err := codec.EncodeStored(d, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "a"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			revision, err := store.Commit(t.Context(), storage.Txn{Then: []storage.Op{{Key: "/registry/configmaps/a/" + name, Value: value}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			view.Promise(revision)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 2)
+		go func() { ended <- cache.Run(ctx) }()
+		<-cache.Ready()
+		got := seen{}
+		f, err := newFollower(&feed{definition: d, view: view, into: []authz.Feed{got}}, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		put("one")
+		synctest.Wait()
+		// ask waits for the feed and says what it has then, and after how long.
+		ask := func() (string, time.Duration) {
+			began := time.Now()
+			abreast{f.feed}.wait(t.Context())
+			return got.String(), time.Since(began)
+		}
+		check := func(what, want string, longest time.Duration) {
+			t.Helper()
+			if has, took := ask(); has != want || took > longest {
+				t.Errorf("%s: it has %q after %s, want %q after %s at most", what, has, took, want, longest)
+			}
+		}
+		check("not begun", "", abreastWait)
+		w, err := f.load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		check("begun", "one", 0)
+		put("two")
+		go func() {
+			time.Sleep(time.Second) // it is slow
+			ended <- f.run(ctx, w)
+		}()
+		check("behind", "one two", time.Second)
+		check("abreast", "one two", 0)
 		cancel()
 		<-ended
 		<-ended

@@ -140,12 +140,8 @@ func (s *Server) start(ctx, stop context.Context, background *errgroup.Group) er
 	if err := s.serveCustomResources(ctx, stop, background); err != nil {
 		return err
 	}
-	for resource, into := range s.feeds {
-		d := s.Catalog.Catalog().Hub(resource)
-		if d == nil {
-			continue
-		}
-		f, err := newFollower(d, s.Engine.View(d), into, s.Log)
+	for resource, feed := range s.feeds {
+		f, err := newFollower(feed, s.Log)
 		if err != nil {
 			return err
 		}

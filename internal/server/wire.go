@@ -206,8 +206,8 @@ func (s *Server) authenticator() (*authn.Authenticator, error) {
 	accounts := &authn.ServiceAccountTokens{Issuers: s.ServiceAccountIssuers, Keys: c.verifiers}
 	if s.ServiceAccountLookup {
 		index := authn.NewIndex(authn.FromReader(reader))
-		s.feeds.add(index, schema.GroupResource{Resource: "serviceaccounts"}, podsResource, nodesResource)
-		accounts.Accounts = index
+		accounts.Accounts = abreastAccounts{index, s.addFeed(index, serviceAccountsResource)}
+		s.addFeed(index, podsResource, nodesResource)
 	}
 	config.Tokens = append(config.Tokens, accounts, &authn.LegacyTokens{Keys: c.verifiers, Objects: reader})
 	if s.EnableBootstrapTokenAuth {
@@ -230,17 +230,16 @@ func (s *Server) authorizers() authz.Chain {
 		switch mode {
 		case "Node":
 			node := authz.NewNode()
-			chain = append(chain, node)
-			s.feeds.add(node, podsResource, schema.GroupResource{Resource: "persistentvolumes"},
+			chain = append(chain, abreastNode{node, s.addFeed(node, podsResource, schema.GroupResource{Resource: "persistentvolumes"},
 				schema.GroupResource{Group: "storage.k8s.io", Resource: "volumeattachments"},
 				schema.GroupResource{Group: "resource.k8s.io", Resource: "resourceslices"},
-				schema.GroupResource{Group: "certificates.k8s.io", Resource: "podcertificaterequests"})
+				schema.GroupResource{Group: "certificates.k8s.io", Resource: "podcertificaterequests"})})
 		case "RBAC":
 			s.rbac = authz.NewRBAC()
-			chain = append(chain, s.rbac)
-			for _, r := range []string{"clusterroles", "clusterrolebindings", "roles", "rolebindings"} {
-				s.feeds.add(s.rbac, schema.GroupResource{Group: "rbac.authorization.k8s.io", Resource: r})
+			of := func(name string) schema.GroupResource {
+				return schema.GroupResource{Group: "rbac.authorization.k8s.io", Resource: name}
 			}
+			chain = append(chain, abreastRBAC{s.rbac, s.addFeed(s.rbac, of("clusterroles"), of("clusterrolebindings"), of("roles"), of("rolebindings"))})
 		case "AlwaysAllow":
 			chain = append(chain, authz.AlwaysAllow{})
 		case "AlwaysDeny":

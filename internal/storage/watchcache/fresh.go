@@ -55,6 +55,9 @@ func (v *View) Promise(rev storage.Revision) {
 // Promised is the newest revision that was promised.
 func (v *View) Promised() storage.Revision { return storage.Revision(v.promised.Load()) }
 
+// Told is the revision of the newest change that anybody can know of: it was promised, or the view shows it.
+func (v *View) Told() storage.Revision { return max(v.Promised(), v.current.Load().revision) }
+
 func (c *Cache) askProgress() {
 	ctx, cancel := context.WithTimeout(context.Background(), progressEvery)
 	defer cancel()
