@@ -36,10 +36,10 @@ func (r *Registry) clean(ctx context.Context, definition *apiextensions.CustomRe
 	}
 	r.cleaning.Lock()
 	defer r.cleaning.Unlock()
-	if r.cleaning.names[name] {
+	if r.cleaning.uids[uid] {
 		return
 	}
-	r.cleaning.names[name] = true
+	r.cleaning.uids[uid] = true
 	r.cleaning.Add(1)
 	go func() {
 		defer r.cleaning.Done()
@@ -55,7 +55,7 @@ func (r *Registry) clean(ctx context.Context, definition *apiextensions.CustomRe
 			}
 		}
 		r.cleaning.Lock()
-		delete(r.cleaning.names, name)
+		delete(r.cleaning.uids, uid)
 		r.cleaning.Unlock()
 	}()
 }

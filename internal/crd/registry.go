@@ -18,11 +18,13 @@ import (
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	"github.com/timonel/timonel/internal/openapi"
+	"github.com/timonel/timonel/internal/storage"
 	"github.com/timonel/timonel/internal/storage/watchcache"
 	"golang.org/x/sync/errgroup"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // Resource is where the definitions are.
@@ -60,12 +62,13 @@ type Registry struct {
 	noted   map[string]bool              // names whose entries changed since serve ran
 	slim    *codec.Part                  // of hub: without schemas
 	watcher *watchcache.Watcher
-	failed  []string // whose statuses could not be written
+	failed  []string            // whose statuses could not be written
+	served  watchcache.Progress // how far the catalogue is
 
 	cleaning struct {
 		sync.WaitGroup
 		sync.Mutex
-		names map[string]bool
+		uids map[types.UID]bool // another definition may have the name of one that is hardly gone
 	}
 }
 
@@ -90,14 +93,13 @@ func New(c Config) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{Config: c, hub: hub, slim: slim, known: map[string]*entry{}, groups: map[string]map[string]*entry{}, noted: map[string]bool{}}
-	r.cleaning.names = map[string]bool{}
+	r := &Registry{Config: c, hub: hub, view: c.View(hub), slim: slim, known: map[string]*entry{}, groups: map[string]map[string]*entry{}, noted: map[string]bool{}}
+	r.cleaning.uids = map[types.UID]bool{}
 	return r, nil
 }
 
 // Load serves what is defined already. It returns when the objects of all custom resources can be read.
 func (r *Registry) Load(ctx context.Context) error {
-	r.view = r.View(r.hub)
 	if err := r.reload(); err != nil {
 		return err
 	}
@@ -116,6 +118,21 @@ func (r *Registry) Load(ctx context.Context) error {
 	return nil
 }
 
+// abreastWait is how long a request waits for the catalogue.
+const abreastWait = 3 * time.Second
+
+// Abreast returns when the catalogue has what clients may know of definitions. Mostly it has, else it is a matter of moments; an
+// error says that it takes longer.
+func (r *Registry) Abreast(ctx context.Context) error {
+	told := max(1, r.view.Told())
+	if r.served.Reached() >= told {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, abreastWait)
+	defer cancel()
+	return r.served.Wait(ctx, told)
+}
+
 // reload begins anew with what is in the cache.
 func (r *Registry) reload() error {
 	for {
@@ -130,7 +147,7 @@ func (r *Registry) reload() error {
 				r.forget(name)
 			}
 		}
-		r.serve()
+		r.serve(snapshot.Revision())
 		w, err := r.view.Watch(watchcache.Query{}, snapshot.Revision())
 		if errors.Is(err, watchcache.ErrExpired) {
 			continue
@@ -160,7 +177,7 @@ func (r *Registry) Run(ctx context.Context) error {
 					r.note(e.Version)
 				}
 			}
-			r.serve()
+			r.serve(batch.Revision)
 			r.settle(ctx, names)
 		case ctx.Err() != nil:
 			return nil
@@ -261,8 +278,9 @@ func (e *entry) fingerprint() string {
 	return fmt.Sprintf("%s/%d/%t/%v", d.UID, d.Generation, d.DeletionTimestamp != nil, d.Status.AcceptedNames)
 }
 
-// serve puts what is established into the catalogue, in one change, if anything changed.
-func (r *Registry) serve() {
+// serve puts what is established into the catalogue, in one change, if anything changed. Then it is as the definitions were at
+// the revision.
+func (r *Registry) serve(at storage.Revision) {
 	var change kind.Change
 	for name := range r.noted {
 		e := r.known[name]
@@ -281,6 +299,7 @@ func (r *Registry) serve() {
 	if len(change.Gone)+len(change.New) > 0 {
 		r.Live.Change(change)
 	}
+	r.served.Reach(at)
 }
 
 // serveEntry makes the kinds of a definition anew.

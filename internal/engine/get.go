@@ -40,6 +40,9 @@ func (e *Engine) Get(ctx context.Context, c *Call, options metav1.GetOptions) (c
 	if err != nil {
 		return item, fmt.Errorf("%w", field.Invalid(field.NewPath("resourceVersion"), options.ResourceVersion, err.Error()))
 	}
+	if err := e.loaded(ctx, e.view(c.Definition)); err != nil {
+		return item, err
+	}
 	if err := e.wait(ctx, options.ResourceVersion, storage.Revision(at)); err != nil {
 		return item, err
 	}
@@ -81,6 +84,27 @@ func (e *Engine) wait(ctx context.Context, text string, at storage.Revision) err
 	return nil
 }
 
+// loaded waits until the objects of a kind that has just been defined, or changed, have been read from the store. Nothing may be said of
+// them before, least of all that they are not there.
+func (e *Engine) loaded(ctx context.Context, view *watchcache.View) error {
+	if view == nil {
+		return nil
+	}
+	select {
+	case <-view.Ready():
+		return nil
+	default:
+	}
+	ctx, cancel := context.WithTimeout(ctx, freshnessWait)
+	defer cancel()
+	select {
+	case <-view.Ready():
+		return nil
+	case <-ctx.Done():
+		return late(ctx.Err())
+	}
+}
+
 // keep makes sure that the cache shows what this server has answered about a kind. It asks nobody, and seldom waits: for the moment that
 // a change needs to come back from the store.
 func (e *Engine) keep(ctx context.Context, view *watchcache.View) error {
@@ -106,6 +130,9 @@ func (e *Engine) commit(ctx context.Context, d *kind.Definition, txn storage.Txn
 // from: for a write. NotFound if there is none.
 func (e *Engine) current(ctx context.Context, d *kind.Definition, namespace, name string, fresh bool) (object.Object, *watchcache.Version, error) {
 	if fresh {
+		if err := e.loaded(ctx, e.view(d)); err != nil {
+			return nil, nil, err
+		}
 		if err := e.wait(ctx, "", 0); err != nil {
 			return nil, nil, err
 		}

@@ -85,6 +85,9 @@ func (e *Engine) snapshot(ctx context.Context, c *Call, query *watchcache.Query,
 	if view == nil {
 		return watchcache.Snapshot{}, e.notFound(c.Definition, "")
 	}
+	if err := e.loaded(ctx, view); err != nil {
+		return watchcache.Snapshot{}, err
+	}
 	at, err := codec.ParseRevision(options.ResourceVersion)
 	if err != nil {
 		return watchcache.Snapshot{}, invalidVersion(options.ResourceVersion, err)

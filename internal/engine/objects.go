@@ -69,6 +69,9 @@ func (r reader) list(ctx context.Context, resource schema.GroupResource, namespa
 	if view == nil {
 		return nil, apierrors.NewNotFound(resource, "")
 	}
+	if err := r.e.loaded(ctx, view); err != nil {
+		return nil, err
+	}
 	var list []object.Object
 	for _, v := range view.Latest().List(watchcache.Query{Namespace: namespace}).Versions {
 		obj, err := decode(d, v)

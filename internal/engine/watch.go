@@ -40,6 +40,9 @@ func (e *Engine) Watch(ctx context.Context, c *Call, options metav1.ListOptions)
 	if view == nil {
 		return nil, e.notFound(c.Definition, "")
 	}
+	if err := e.loaded(ctx, view); err != nil {
+		return nil, err
+	}
 	initial := at == 0
 	if options.SendInitialEvents != nil {
 		initial = *options.SendInitialEvents

@@ -6,6 +6,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/timonel/timonel/internal/authz"
+	"github.com/timonel/timonel/internal/codec"
 	"github.com/timonel/timonel/internal/engine"
 	"github.com/timonel/timonel/internal/fairness"
 	"github.com/timonel/timonel/internal/kind"
@@ -47,7 +49,9 @@ type Connector interface {
 
 // Config is what a Server works with.
 type Config struct {
-	Catalog       *kind.Live
+	Catalog *kind.Live
+	// Abreast returns when the catalogue has all kinds that clients may know; an error says that it takes longer. nil: it has.
+	Abreast       func(ctx context.Context) error
 	Engine        *engine.Engine
 	Authenticator Authenticator
 	// Impersonate returns whom a request of u acts as, by its Impersonate-* headers: u itself
@@ -246,7 +250,7 @@ func (x *exchange) locate() error {
 	if x.r.URL.RawQuery != "" {
 		query = x.r.URL.Query()
 	}
-	x.request = route.Locate(x.Catalog.Catalog(), x.r.Method, x.r.URL.Path, query)
+	unresolved := x.resolve(query)
 	q := &x.request
 	x.record.Verb, x.record.Group, x.record.Resource, x.record.Subresource = q.Verb, q.Group, q.Resource, q.Subresource
 	x.record.Version, x.record.Served = q.Version, q.Problem == nil
@@ -255,7 +259,32 @@ func (x *exchange) locate() error {
 		x.done = x.Metrics.Begin(x.record)
 	}
 	x.ctx = x.r.Context()
-	return x.deadline()
+	return cmp.Or(unresolved, x.deadline())
+}
+
+// resolve finds out what the URL means. What is not there, or is custom, may have been defined a moment ago.
+func (x *exchange) resolve(query url.Values) error {
+	catalog := x.Catalog.Catalog()
+	x.request = route.Locate(catalog, x.r.Method, x.r.URL.Path, query)
+	if x.Abreast == nil || !x.mayBeNews() {
+		return nil
+	}
+	if err := x.Abreast(x.r.Context()); err != nil && (!x.request.IsResource() || x.request.Problem != nil) {
+		return apierrors.NewServiceUnavailable("the request has been made before all known HTTP paths have been installed, please try again")
+	}
+	if now := x.Catalog.Catalog(); now != catalog {
+		x.request = route.Locate(now, x.r.Method, x.r.URL.Path, query)
+	}
+	return nil
+}
+
+// mayBeNews reports whether the answer depends on custom resources.
+func (x *exchange) mayBeNews() bool {
+	q := &x.request
+	if q.IsResource() {
+		return q.Problem != nil || codec.IsTree(q.Definition)
+	}
+	return q.Path == "/apis" || strings.HasPrefix(q.Path, "/apis/") || strings.HasPrefix(q.Path, "/openapi/")
 }
 
 func (x *exchange) identify() error {

@@ -18,6 +18,7 @@ import (
 	"github.com/timonel/timonel/internal/authn"
 	"github.com/timonel/timonel/internal/authz"
 	"github.com/timonel/timonel/internal/bootstrap"
+	"github.com/timonel/timonel/internal/crd"
 	"github.com/timonel/timonel/internal/engine"
 	"github.com/timonel/timonel/internal/fairness"
 	"github.com/timonel/timonel/internal/httpapi"
@@ -63,6 +64,7 @@ type Server struct {
 	metrics    *metrics.Requests
 	health     *httpapi.Health
 	documents  *openapi.Documents
+	registry   *crd.Registry
 	feeds      feeds
 	etcd       *etcd.Store // Store, or what is below it
 	peers      *peers      // nil unless --endpoint-reconciler-type=lease
@@ -145,6 +147,9 @@ func (s *Server) wire(ctx context.Context) error {
 		Catalog: s.Catalog, Store: s.Store, Cache: s.cache, Prefix: s.EtcdPrefix, Admission: gate,
 		Registered: scheme.Scheme.Recognizes, Stale: s.stale,
 	})
+	if s.registry, err = s.customResources(); err != nil {
+		return err
+	}
 	if authenticator.Authenticator, err = s.authenticator(); err != nil {
 		return err
 	}
@@ -157,7 +162,7 @@ func (s *Server) wire(ctx context.Context) error {
 
 	s.metrics.Register(&storeMetrics{s})
 	s.front = httpapi.New(httpapi.Config{
-		Catalog: s.Catalog, Engine: s.Engine, Authenticator: authenticator,
+		Catalog: s.Catalog, Abreast: s.registry.Abreast, Engine: s.Engine, Authenticator: authenticator,
 		Impersonate: func(ctx context.Context, h http.Header, u *user.Info, target *authz.Attributes) (*user.Info, error) {
 			return authn.Impersonate(ctx, h, u, authorizer, target)
 		},
