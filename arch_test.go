@@ -43,6 +43,7 @@ engine imports httpapi, route, authn, authz: a verb is the same from wherever it
 admission imports httpapi, engine: the engine asks it, not the other way round
 authz imports httpapi, engine, storage, kind: a decision is a lookup in what it was given
 authn imports httpapi, engine, storage: who it is follows from the request and what it was given
+election imports httpapi, engine, api, authn, authz, admission: it reads and writes like any room of the server, and knows two kinds
 api imports httpapi, engine, storage, codec: a kind is data and pure functions
 httpapi imports api, crd, authn, admission: it runs the ten steps and knows no kind and no user store
 proxy imports engine, storage, codec, api: it passes bytes

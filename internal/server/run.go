@@ -152,6 +152,9 @@ func (s *Server) start(ctx, stop context.Context, background *errgroup.Group) er
 		background.Go(func() error { return f.run(stop, w) })
 	}
 	background.Go(func() error { return s.keepReservations(stop) })
+	if s.gates.Enabled("CoordinatedLeaderElection") {
+		background.Go(func() error { s.coordinateElections(stop); return nil })
+	}
 	return nil
 }
 
