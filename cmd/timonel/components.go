@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/timonel/timonel/internal/controller"
+	"github.com/timonel/timonel/internal/feature"
 	"github.com/timonel/timonel/internal/scheduler"
 	"github.com/timonel/timonel/internal/server"
 	"k8s.io/client-go/kubernetes"
@@ -37,17 +38,26 @@ func component(use, short string, run func(c *cobra.Command, kubeconfig string, 
 }
 
 func controllersCommand() *cobra.Command {
-	return component("controllers", "Run the controllers alone", func(c *cobra.Command, kubeconfig string, v int) error {
+	var flags []string
+	c := component("controllers", "Run the controllers alone", func(c *cobra.Command, kubeconfig string, v int) error {
+		gates, err := feature.ParseGates(flags)
+		if err != nil {
+			return fmt.Errorf("--feature-gates: %w", err)
+		}
 		client, config, err := clientFrom(kubeconfig, "kube-controller-manager")
 		if err != nil {
 			return err
 		}
-		all, err := controller.New(client, config, controller.Config{RootCA: config.CAData, Log: verbosity(v)})
+		all, err := controller.New(client, config, controller.Config{
+			RootCA: config.CAData, StorageVersions: gates.Enabled("StorageVersionAPI"), Log: verbosity(v),
+		})
 		if err != nil {
 			return err
 		}
 		return all.Run(c.Context())
 	})
+	c.Flags().StringSliceVar(&flags, "feature-gates", nil, "Features to switch on or off, as those of the API server: name=true|false.")
+	return c
 }
 
 func schedulerCommand() *cobra.Command {

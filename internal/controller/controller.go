@@ -5,7 +5,8 @@
 // certificate of each namespace, aggregated cluster roles, nodes (silence, taints, TTL annotation), taint eviction,
 // garbage collection by owners, pod garbage collection, quotas, Endpoints and EndpointSlices, ReplicaSets and
 // ReplicationControllers, Deployments, Jobs, CronJobs, DaemonSets, StatefulSets, jobs' time to live,
-// disruption budgets, the protection of volumes, claims and attributes classes that are in use, and ranges of cluster IPs.
+// disruption budgets, the protection of volumes, claims and attributes classes that are in use, ranges of cluster IPs, and what API
+// servers that are gone said of their storage versions.
 //
 // What there is not: binding and provisioning of volumes (the scheduler's WaitForFirstConsumer included), attach and
 // detach, horizontal pod autoscaling, certificate signing, tokens in secrets, EndpointSlice mirroring, service
@@ -43,7 +44,9 @@ type Config struct {
 	// RootCA is the certificate, PEM, that pods verify the API server with. Empty: no
 	// ConfigMap kube-root-ca.crt is made.
 	RootCA []byte
-	Log    *slog.Logger
+	// StorageVersions says that API servers publish theirs (feature gate StorageVersionAPI).
+	StorageVersions bool
+	Log             *slog.Logger
 }
 
 // Controllers is all of them.
@@ -93,6 +96,9 @@ func New(client kubernetes.Interface, config *rest.Config, c Config) (*Controlle
 	all.addVolumeProtection()
 	all.addClassProtection()
 	all.addServiceCIDRs()
+	if c.StorageVersions {
+		all.addStorageVersions()
+	}
 	return all, nil
 }
 

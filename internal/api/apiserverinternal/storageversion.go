@@ -127,13 +127,7 @@ func apiVersion(text string, path *field.Path) field.ErrorList {
 
 // checkCommon wants the common version to be there when all servers encode in it, and only then.
 func checkCommon(s *internalv1alpha1.StorageVersionStatus, path *field.Path) field.ErrorList {
-	common, agree := "", len(s.StorageVersions) > 0
-	for i, v := range s.StorageVersions {
-		if i == 0 {
-			common = v.EncodingVersion
-		}
-		agree = agree && v.EncodingVersion == common
-	}
+	common, agree := commonVersion(s)
 	said := s.CommonEncodingVersion
 	switch {
 	case agree && said == nil:
