@@ -48,6 +48,8 @@ type Config struct {
 	// group of kubeadm's certificates is to be bound.
 	RBAC          bool
 	ClusterAdmins bool
+	// StorageVersions says that the server publishes them, and that somebody collects those of servers that are gone.
+	StorageVersions bool
 
 	// Now is the clock; default time.Now.
 	Now func() time.Time
@@ -234,6 +236,9 @@ func (c *Config) wanted() []wanted {
 		policy := Policy()
 		if c.ClusterAdmins {
 			policy = append(policy, ClusterAdmins())
+		}
+		if c.StorageVersions {
+			policy = append(policy, storageVersionPolicy()...)
 		}
 		for _, obj := range policy {
 			w := wanted{objects: []object.Object{obj}}

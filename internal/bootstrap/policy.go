@@ -35,6 +35,22 @@ func Policy() []object.Object {
 	return objects
 }
 
+// storageVersionPolicy is for the controller that collects StorageVersions, which are not there by default.
+func storageVersionPolicy() []object.Object {
+	objects, err := parsePolicy(`ClusterRole system:controller:storage-version-garbage-collector
+  coordination.k8s.io leases : get,list,watch
+  internal.apiserver.k8s.io storageversions : delete,get,list,watch
+  internal.apiserver.k8s.io storageversions/status : update
+ClusterRoleBinding system:controller:storage-version-garbage-collector
+  role ClusterRole/system:controller:storage-version-garbage-collector
+  sa kube-system/storage-version-garbage-collector
+`)
+	if err != nil {
+		panic("bootstrap: " + err.Error()) // a test reads it
+	}
+	return objects
+}
+
 // parsePolicy reads the notation that policy.txt describes.
 func parsePolicy(text string) ([]object.Object, error) {
 	var objects []object.Object

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/timonel/timonel/internal/codec"
 	"github.com/timonel/timonel/internal/engine"
@@ -211,6 +212,12 @@ func MethodNotAllowed(w http.ResponseWriter) { sendStatus(w, route.MethodNotAllo
 
 // NoResource answers 404 for a path below the API that names no resource.
 func NoResource(w http.ResponseWriter) { sendStatus(w, route.NoResource()) }
+
+// Unavailable answers 503: the client may come again after a while.
+func Unavailable(w http.ResponseWriter, message string, after time.Duration) {
+	w.Header().Set("Retry-After", strconv.Itoa(int(after/time.Second)))
+	sendStatus(w, apierrors.NewServiceUnavailable(message))
+}
 
 // NotAcceptable answers 406.
 func NotAcceptable(w http.ResponseWriter, message string) {

@@ -134,6 +134,12 @@ func (s *Server) start(ctx, stop context.Context, background *errgroup.Group) er
 	if err := s.boot(ctx); err != nil {
 		return err
 	}
+	if s.publishesVersions() {
+		if err := s.publishVersions(ctx); err != nil {
+			return err
+		}
+		s.published.Store(true)
+	}
 	if _, err := s.cache.Fresh(ctx); err != nil { // so that authorizers begin with what boot made
 		return err
 	}
@@ -187,6 +193,9 @@ func (s *Server) keep(ctx, needed context.Context) error {
 			}
 		case <-boot.C:
 			s.warn(ctx, s.boot(ctx), "bootstrap objects are not kept")
+			if s.publishesVersions() {
+				s.warn(ctx, s.publishVersions(ctx), "storage versions are not kept")
+			}
 		}
 	}
 }
@@ -221,6 +230,9 @@ func (s *Server) httpServer() *http.Server {
 	}
 	front.Protocols.SetHTTP1(true)
 	front.Protocols.SetHTTP2(true)
+	if s.publishesVersions() {
+		front.Handler = s.afterPublishing(front.Handler)
+	}
 	streams := &http2.Server{MaxStreams: maxStreams, Window: streamWindow, MaxHeaderBytes: maxHeaderBytes, IdleTimeout: idleTimeout}
 	streams.Attach(front)
 	return front

@@ -174,7 +174,7 @@ func (u *up) startClients(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	controllers, err := controller.New(client, config, controller.Config{RootCA: u.server.RootCA(), Log: u.server.Log})
+	controllers, err := controller.New(client, config, controller.Config{RootCA: u.server.RootCA(), StorageVersions: u.server.publishesVersions(), Log: u.server.Log})
 	if err != nil {
 		return err
 	}

@@ -70,6 +70,7 @@ type Server struct {
 	peers      *peers      // nil unless --endpoint-reconciler-type=lease
 	rbac       *authz.RBAC // nil: not an authorizer
 	booted     atomic.Bool
+	published  atomic.Bool // the storage versions are, where they have to be
 	started    time.Time
 	port       int // bound
 }
@@ -258,7 +259,8 @@ func (s *Server) authorizers() authz.Chain {
 func (s *Server) boot(ctx context.Context) error {
 	config := bootstrap.Config{
 		Catalog: s.Catalog.Catalog(), ServiceRanges: s.serviceRanges, Port: s.port, Identity: s.identity,
-		RBAC: s.rbac != nil, ClusterAdmins: s.rbac != nil && s.DataDir != "",
+		StorageVersions: s.publishesVersions(),
+		RBAC:            s.rbac != nil, ClusterAdmins: s.rbac != nil && s.DataDir != "",
 		Authentication: bootstrap.Authentication{
 			ClientCA: string(s.Credentials.clientCAPEM), RequestHeaderCA: string(s.Credentials.frontCAPEM),
 			AllowedNames:    s.RequestHeaderAllowedNames,
