@@ -51,10 +51,16 @@ func (i *Item) hub() (object.Object, error) {
 
 // shown returns as much of a stored version, in the version that the engine works on, as its columns look at.
 func (i *Item) shown() (object.Object, error) {
-	if part, ok := columnPart(i.Definition); ok && i.Version.Defaulted.Load() {
-		return part.Decode(i.Version)
+	hub := i.Definition.Hub()
+	part, ok := columnPart(hub)
+	if !ok {
+		return i.hub()
 	}
-	return i.hub()
+	obj, err := part.Decode(i.Version)
+	if err == nil && hub.Default != nil && !i.Version.Defaulted.Load() {
+		hub.Default(obj) // what it makes of the part is what it makes of that part of the whole: see TestColumnFields
+	}
+	return obj, err
 }
 
 // DecodeVersion returns the object of the hub definition that a cached version holds, the caller's own.

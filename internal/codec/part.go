@@ -14,7 +14,7 @@ import (
 
 // Part decodes some of the fields of a kind's objects, for those who follow a resource and look at little of it. The kind is a Go type.
 //
-// Paths of fields are dotted, with elements of lists meant by their list ("spec.versions.schema").
+// Paths of fields are dotted, with elements of lists meant by their list ("spec.versions.schema"). Entries of maps have a key and a value ("data.key").
 type Part struct {
 	hub    *kind.Definition
 	fields *fieldTree
@@ -87,16 +87,27 @@ func fieldNumbers(t reflect.Type, path string) (numbers []protowire.Number, err 
 		for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
 			t = t.Elem()
 		}
-		if t.Kind() != reflect.Struct {
-			return nil, fmt.Errorf("%s is not a struct", t)
-		}
-		field, number, ok := fieldByJSON(t, step)
+		next, number, ok := follow(t, step)
 		if !ok {
 			return nil, fmt.Errorf("%s has no %s", t, step)
 		}
-		numbers, t = append(numbers, number), field.Type
+		numbers, t = append(numbers, number), next
 	}
 	return numbers, nil
+}
+
+// follow finds a field of a struct, or of the entries of a map, which are messages of a key and a value.
+func follow(t reflect.Type, name string) (reflect.Type, protowire.Number, bool) {
+	switch {
+	case t.Kind() == reflect.Struct:
+		field, number, ok := fieldByJSON(t, name)
+		return field.Type, number, ok
+	case t.Kind() == reflect.Map && name == "key":
+		return t.Key(), 1, true
+	case t.Kind() == reflect.Map && name == "value":
+		return t.Elem(), 2, true
+	}
+	return nil, 0, false
 }
 
 // Decode returns the part of a cached version, the caller's own. Defaults of what it leaves out are not set.

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
@@ -76,6 +77,31 @@ func TestPartIsNothingElse(t *testing.T) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	})
+}
+
+// TestPartOfAMap: its keys are there without what they stand for, and the other way round.
+func TestPartOfAMap(t *testing.T) {
+	part, err := Only(configMaps, "data.key", "binaryData.key", "metadata.labels.value")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _ := partAndWhole(t, part, configMaps, &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "c", Labels: map[string]string{"a": "b"}},
+		Data:       map[string]string{"user": "jane", "none": ""}, BinaryData: map[string][]byte{"password": []byte("secret"), "none": nil},
+	})
+	want := &corev1.ConfigMap{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
+		ObjectMeta: metav1.ObjectMeta{ResourceVersion: "5", Labels: map[string]string{"": "b"}},
+		Data:       map[string]string{"user": "", "none": ""}, BinaryData: map[string][]byte{"password": {}, "none": {}},
+	}
+	if !equality.Semantic.DeepEqual(got, object.Object(want)) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	for _, path := range []string{"data.user", "data.value.x", "binaryData.value.x"} {
+		if _, err := Only(configMaps, path); err == nil {
+			t.Errorf("there is no %q", path)
+		}
+	}
 }
 
 func TestPartsAreComparedByWhatIsInThem(t *testing.T) {

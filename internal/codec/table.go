@@ -121,7 +121,7 @@ func makeRow(d *kind.Definition, columns kind.Columns, obj object.Object) (*row,
 	return r, nil
 }
 
-// columnTrees holds, for the Go types of kinds that name them, the fields that their columns look at.
+// columnTrees holds, by the Go type of a kind, the fields that its columns look at.
 var columnTrees sync.Map // reflect.Type → *columnTree
 
 type columnTree struct {
@@ -129,21 +129,19 @@ type columnTree struct {
 	fields *fieldTree
 }
 
-// columnPart returns the part of a kind's objects that its columns look at; false if they may look at anything.
-func columnPart(d *kind.Definition) (part Part, ok bool) {
-	if d.ColumnFields == nil || d.Hub().GoType() == nil {
+// columnPart returns the part of a hub definition's objects that its columns look at; false if they may look at anything.
+func columnPart(hub *kind.Definition) (part Part, ok bool) {
+	if hub.GoType() == nil || hub.ColumnFields == nil && len(hub.Columns) > 0 {
 		return part, false
 	}
-	part.hub = d.Hub()
-	if t, ok := columnTrees.Load(part.hub.GoType()); ok && slices.Equal(t.(*columnTree).paths, d.ColumnFields) {
-		part.fields = t.(*columnTree).fields
-		return part, true
+	if t, ok := columnTrees.Load(hub.GoType()); ok && slices.Equal(t.(*columnTree).paths, hub.ColumnFields) {
+		return Part{hub, t.(*columnTree).fields}, true
 	}
-	p, err := Only(part.hub, append([]string{"metadata.name", "metadata.creationTimestamp"}, d.ColumnFields...)...)
+	p, err := Only(hub, append([]string{"metadata.name", "metadata.creationTimestamp"}, hub.ColumnFields...)...)
 	if err != nil {
-		panic(fmt.Sprintf("columns of %s: %v", d.Kind, err)) // a mistake in a Definition
+		panic(fmt.Sprintf("columns of %s: %v", hub.Kind, err)) // a mistake in a Definition
 	}
-	columnTrees.Store(part.hub.GoType(), &columnTree{d.ColumnFields, p.fields})
+	columnTrees.Store(hub.GoType(), &columnTree{hub.ColumnFields, p.fields})
 	return *p, true
 }
 

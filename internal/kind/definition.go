@@ -202,9 +202,9 @@ type Definition struct {
 	// Columns are the cells of a Table after the name, made from the hub's object; nil: the default
 	// columns Name and Created At.
 	Columns Columns
-	// ColumnFields are all the fields of the hub's object that Columns and Conditions look at, as dotted paths, besides
-	// metadata.name and metadata.creationTimestamp: the others are not decoded for a row. nil: they may look at any. See
-	// TestColumnFields in package api.
+	// ColumnFields are all the fields of the hub's object that Columns and Conditions look at, and what Default makes those of, as
+	// dotted paths ("spec.ports.port", "data.key" for the keys of a map), besides metadata.name and metadata.creationTimestamp: the
+	// others are not decoded for a row. nil: they may look at any. See TestColumnFields in package api.
 	ColumnFields []string
 	// Marked is the object of a list whose name has a mark in the list's Table (the default class), and the mark; nil if
 	// none has. An object that is shown by itself has none.

@@ -33,6 +33,7 @@ func mutatingPolicy(o Options) *kind.Definition {
 		Columns: policyColumns("Mutations", "Mutation indicates the number of mutations rules defined in this configuration",
 			func(p *admissionv1.MutatingAdmissionPolicy) int { return len(p.Spec.Mutations) },
 			func(p *admissionv1.MutatingAdmissionPolicy) *admissionv1.ParamKind { return p.Spec.ParamKind }),
+		ColumnFields: []string{"spec.mutations.patchType", "spec.paramKind"},
 	}
 }
 
@@ -154,5 +155,6 @@ func mutatingBinding() *kind.Definition {
 		Columns: bindingColumns(func(b *admissionv1.MutatingAdmissionPolicyBinding) (string, *admissionv1.ParamRef) {
 			return b.Spec.PolicyName, b.Spec.ParamRef
 		}),
+		ColumnFields: []string{"spec.policyName", "spec.paramRef"},
 	}
 }

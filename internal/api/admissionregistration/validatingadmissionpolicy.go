@@ -48,6 +48,7 @@ func validatingPolicy(o Options) *kind.Definition {
 		Columns: policyColumns("Validations", "Validations indicates the number of validation rules defined in this configuration",
 			func(p *admissionv1.ValidatingAdmissionPolicy) int { return len(p.Spec.Validations) },
 			func(p *admissionv1.ValidatingAdmissionPolicy) *admissionv1.ParamKind { return p.Spec.ParamKind }),
+		ColumnFields: []string{"spec.validations.reason", "spec.paramKind"},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.StatusOnly(func(p, old *admissionv1.ValidatingAdmissionPolicy) { p.Spec = old.Spec }, validateValidatingStatus),
 		},
@@ -184,6 +185,7 @@ func validatingBinding() *kind.Definition {
 		Columns: bindingColumns(func(b *admissionv1.ValidatingAdmissionPolicyBinding) (string, *admissionv1.ParamRef) {
 			return b.Spec.PolicyName, b.Spec.ParamRef
 		}),
+		ColumnFields: []string{"spec.policyName", "spec.paramRef"},
 	}
 }
 

@@ -59,6 +59,7 @@ func validatingWebhooks(o Options) *kind.Definition {
 			{Name: "Webhooks", Type: "integer", Description: webhooksText, Of: kind.Cell(func(c *admissionv1.ValidatingWebhookConfiguration) any { return int64(len(c.Webhooks)) })},
 			kind.Age,
 		},
+		ColumnFields: []string{"webhooks.name"},
 	}
 }
 
@@ -108,6 +109,7 @@ func mutatingWebhooks(o Options) *kind.Definition {
 			{Name: "Webhooks", Type: "integer", Description: webhooksText, Of: kind.Cell(func(c *admissionv1.MutatingWebhookConfiguration) any { return int64(len(c.Webhooks)) })},
 			kind.Age,
 		},
+		ColumnFields: []string{"webhooks.name"},
 	}
 }
 

@@ -53,6 +53,11 @@ func customResourceDefinition(o Options) *kind.Definition {
 			})},
 			{Name: "Established", Type: "boolean", Wide: true, Description: "Established status", Of: kind.Cell(func(d *apiextensionsv1.CustomResourceDefinition) any { return established(d) })},
 		},
+		ColumnFields: []string{
+			"spec.group", "spec.scope", "spec.names.kind", "spec.names.shortNames", "spec.versions.name", "spec.versions.served",
+			"spec.versions.storage", "spec.versions.deprecated",
+			"status.conditions.type", "status.conditions.status",
+		},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.StatusOnly(func(d, old *apiextensionsv1.CustomResourceDefinition) { d.Spec = old.Spec }, func(d, _ *apiextensionsv1.CustomResourceDefinition) field.ErrorList {
 				return checkStatus(d)

@@ -58,6 +58,7 @@ func apiService() *kind.Definition {
 			{Name: "Available", Description: "Whether this service is available.", Of: kind.Cell(func(s *apiregistrationv1.APIService) any { return available(s) })},
 			kind.Age,
 		},
+		ColumnFields: []string{"spec.service", "status.conditions.type", "status.conditions.status", "status.conditions.reason"},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.StatusOnly(func(s, old *apiregistrationv1.APIService) { s.Spec = old.Spec }, validateStatus),
 		},

@@ -37,6 +37,7 @@ func storageVersion() *kind.Definition {
 			{Name: "StorageVersions", Description: doc["storageVersions"], Of: kind.Cell(func(v *internalv1alpha1.StorageVersion) any { return servers(v) })},
 			kind.Age,
 		},
+		ColumnFields: []string{"status.commonEncodingVersion", "status.storageVersions.apiServerID", "status.storageVersions.encodingVersion"},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.StatusOnly(func(v, old *internalv1alpha1.StorageVersion) { v.Spec = old.Spec }, func(v, _ *internalv1alpha1.StorageVersion) field.ErrorList {
 				return validateStatus(&v.Status)

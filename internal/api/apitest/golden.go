@@ -252,7 +252,7 @@ func (c *golden) scaled(d *kind.Definition, scale *kind.Scale, old object.Object
 // job is the answer to what is posted for a job, and what it makes of the objects that there are.
 func (c *golden) job(do kind.Job, call kind.JobCall) (string, error) {
 	shelf, before := Shelf{}, Shelf{}
-	for _, body := range append(bytes.Split(c.there, []byte("---\n")), c.on) {
+	for _, body := range append(bytes.Split(c.there, []byte("\n---\n")), c.on) {
 		if len(body) == 0 {
 			continue
 		}

@@ -36,6 +36,7 @@ func controllerRevision() *kind.Definition {
 			{Name: "Revision", Description: appsv1.ControllerRevision{}.SwaggerDoc()["revision"], Of: kind.Cell(func(r *appsv1.ControllerRevision) any { return r.Revision })},
 			kind.Age,
 		},
+		ColumnFields: []string{"metadata.ownerReferences", "revision"},
 	}
 }
 

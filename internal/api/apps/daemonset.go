@@ -56,6 +56,11 @@ func daemonSet(rules podspec.Rules) *kind.Definition {
 			kind.Column{Name: "Selector", Wide: true, Description: spec["selector"], Of: kind.Cell(func(d *appsv1.DaemonSet) any {
 				return metav1.FormatLabelSelector(d.Spec.Selector)
 			})})...),
+		ColumnFields: []string{
+			"spec.selector", "spec.template.spec.nodeSelector", "spec.template.spec.containers.name", "spec.template.spec.containers.image",
+			"status.desiredNumberScheduled", "status.currentNumberScheduled", "status.numberReady", "status.updatedNumberScheduled",
+			"status.numberAvailable",
+		},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.Status(func(d, old *appsv1.DaemonSet) { d.Spec = old.Spec }, validateDaemonSetStatus),
 		},

@@ -44,6 +44,10 @@ func statefulSet(rules podspec.Rules) *kind.Definition {
 			})},
 			kind.Age,
 		}, pods.Columns()...),
+		ColumnFields: []string{
+			"spec.replicas", "spec.template.spec.containers.name", "spec.template.spec.containers.image",
+			"status.readyReplicas",
+		},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.Status(func(s, old *appsv1.StatefulSet) { s.Spec = old.Spec }, validateStatefulSetStatus),
 			"scale": scale(

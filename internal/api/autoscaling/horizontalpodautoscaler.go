@@ -53,6 +53,10 @@ func horizontalPodAutoscaler() *kind.Definition {
 			{Name: "Replicas", Description: status["currentReplicas"], Of: kind.Cell(func(h *v2.HorizontalPodAutoscaler) any { return int64(h.Status.CurrentReplicas) })},
 			kind.Age,
 		},
+		ColumnFields: []string{
+			"spec.scaleTargetRef.kind", "spec.scaleTargetRef.name", "spec.minReplicas", "spec.maxReplicas", "spec.metrics",
+			"status.currentReplicas", "status.currentMetrics",
+		},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.Status(func(h, old *v2.HorizontalPodAutoscaler) { h.Spec = old.Spec }, validateAutoscalerStatus),
 		},

@@ -75,6 +75,11 @@ func cronJob(rules podspec.Rules) *kind.Definition {
 			kind.Column{Name: "Selector", Wide: true, Description: batchv1.JobSpec{}.SwaggerDoc()["selector"], Of: kind.Cell(func(c *batchv1.CronJob) any {
 				return metav1.FormatLabelSelector(c.Spec.JobTemplate.Spec.Selector)
 			})})...),
+		ColumnFields: []string{
+			"spec.schedule", "spec.timeZone", "spec.suspend", "spec.jobTemplate.spec.selector",
+			"spec.jobTemplate.spec.template.spec.containers.name", "spec.jobTemplate.spec.template.spec.containers.image",
+			"status.active.name", "status.lastScheduleTime",
+		},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.Status(func(c, old *batchv1.CronJob) { c.Spec = old.Spec }, nil),
 		},

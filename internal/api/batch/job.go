@@ -65,6 +65,11 @@ func job(rules podspec.Rules) *kind.Definition {
 			kind.Column{Name: "Selector", Wide: true, Description: spec["selector"], Of: kind.Cell(func(j *batchv1.Job) any {
 				return metav1.FormatLabelSelector(j.Spec.Selector)
 			})})...),
+		ColumnFields: []string{
+			"metadata.deletionTimestamp",
+			"spec.completions", "spec.parallelism", "spec.selector", "spec.template.spec.containers.name", "spec.template.spec.containers.image",
+			"status.succeeded", "status.startTime", "status.completionTime", "status.conditions.type", "status.conditions.status",
+		},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.Status(func(j, old *batchv1.Job) { j.Spec = old.Spec }, validateJobStatusUpdate),
 		},

@@ -55,6 +55,7 @@ func certificateSigningRequest() *kind.Definition {
 			})},
 			{Name: "Condition", Description: certificatesv1beta1.CertificateSigningRequestStatus{}.SwaggerDoc()["conditions"], Of: kind.Cell(requestState)},
 		},
+		ColumnFields: []string{"spec.signerName", "spec.username", "spec.expirationSeconds", "status.conditions.type", "status.certificate"},
 		Subresources: map[string]*kind.Subresource{
 			"status": {Verbs: kind.ReadWrite, View: &kind.View{
 				Prepare: kind.PrepareUpdate(func(r, old *certificatesv1.CertificateSigningRequest) {

@@ -37,6 +37,7 @@ func clusterTrustBundle() *kind.Definition {
 				return show.Or(b.Spec.SignerName, show.None)
 			})},
 		},
+		ColumnFields: []string{"spec.signerName"},
 	}
 }
 

@@ -71,6 +71,10 @@ func podCertificateRequest() *kind.Definition {
 				return show.Labels(r.Spec.UnverifiedUserAnnotations)
 			})},
 		},
+		ColumnFields: []string{
+			"spec.podName", "spec.serviceAccountName", "spec.nodeName", "spec.signerName", "spec.unverifiedUserAnnotations",
+			"status.conditions.type",
+		},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.StatusOnly(func(r, old *certificatesv1.PodCertificateRequest) { r.Spec = old.Spec }, validatePodRequestStatus),
 		},

@@ -43,6 +43,7 @@ func lease(coordinated bool) *kind.Definition {
 			})},
 			kind.Age,
 		},
+		ColumnFields: []string{"spec.holderIdentity"},
 	}
 }
 

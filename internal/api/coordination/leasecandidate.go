@@ -30,6 +30,7 @@ func leaseCandidate() *kind.Definition {
 			{Name: "EmulationVersion", Description: doc["emulationVersion"], Of: kind.Cell(func(c *coordinationv1beta1.LeaseCandidate) any { return c.Spec.EmulationVersion })},
 			kind.Age,
 		},
+		ColumnFields: []string{"spec.leaseName", "spec.binaryVersion", "spec.emulationVersion"},
 	}
 }
 

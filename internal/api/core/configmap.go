@@ -24,6 +24,7 @@ func configMap() *kind.Definition {
 			})},
 			kind.Age,
 		},
+		ColumnFields: []string{"data.key", "binaryData.key"},
 	}
 }
 

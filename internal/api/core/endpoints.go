@@ -31,6 +31,7 @@ func endpoints() *kind.Definition {
 			{Name: "Endpoints", Description: corev1.Endpoints{}.SwaggerDoc()["subsets"], Of: kind.Cell(endpointsCell)},
 			kind.Age,
 		},
+		ColumnFields: []string{"subsets.addresses.ip", "subsets.ports.port"},
 	}
 }
 

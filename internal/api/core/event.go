@@ -30,6 +30,20 @@ func event(ttl time.Duration) *kind.Definition {
 		},
 		FieldsUnknown: labelNotSupported,
 		Columns:       EventColumns(),
+		ColumnFields: []string{
+			"involvedObject.kind", "involvedObject.name", "involvedObject.fieldPath",
+			"type",
+			"reason",
+			"message",
+			"source",
+			"reportingComponent",
+			"reportingInstance",
+			"count",
+			"series",
+			"eventTime",
+			"firstTimestamp",
+			"lastTimestamp",
+		},
 	}
 }
 

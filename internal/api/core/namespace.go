@@ -34,6 +34,7 @@ func namespace() *kind.Definition {
 			{Name: "Status", Description: "The status of the namespace", Of: kind.Cell(func(n *corev1.Namespace) any { return string(n.Status.Phase) })},
 			kind.Age,
 		},
+		ColumnFields: []string{"status.phase"},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.Status(func(n, old *corev1.Namespace) { n.Spec = old.Spec }, validateNamespaceStatus),
 			"finalize": {Verbs: kind.Update, View: &kind.View{

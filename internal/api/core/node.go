@@ -46,6 +46,12 @@ func node() *kind.Definition {
 				return show.Or(n.Status.NodeInfo.ContainerRuntimeVersion, show.Unknown)
 			})},
 		},
+		ColumnFields: []string{
+			"metadata.labels",
+			"spec.unschedulable",
+			"status.conditions.type", "status.conditions.status", "status.addresses", "status.nodeInfo.kubeletVersion", "status.nodeInfo.osImage",
+			"status.nodeInfo.kernelVersion", "status.nodeInfo.architecture", "status.nodeInfo.containerRuntimeVersion",
+		},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.Status(prepareNodeStatus, validateNodeUpdate),
 			"proxy":  connect("NodeProxyOptions", proxyVerbs),

@@ -60,6 +60,12 @@ func persistentVolume() *kind.Definition {
 				return string(ptr.Deref(v.Spec.VolumeMode, show.Unset))
 			})},
 		},
+		ColumnFields: []string{
+			"metadata.annotations", "metadata.deletionTimestamp",
+			"spec.capacity", "spec.accessModes", "spec.persistentVolumeReclaimPolicy", "spec.claimRef.namespace", "spec.claimRef.name",
+			"spec.storageClassName", "spec.volumeAttributesClassName", "spec.volumeMode",
+			"status.phase", "status.reason",
+		},
 		Subresources: map[string]*kind.Subresource{"status": kind.Status(preparePersistentVolumeStatus, nil)},
 	}
 }

@@ -70,6 +70,11 @@ func persistentVolumeClaim() *kind.Definition {
 				return string(ptr.Deref(c.Spec.VolumeMode, show.Unset))
 			})},
 		},
+		ColumnFields: []string{
+			"metadata.annotations", "metadata.deletionTimestamp",
+			"spec.volumeName", "spec.storageClassName", "spec.volumeAttributesClassName", "spec.volumeMode",
+			"status.phase", "status.capacity", "status.accessModes",
+		},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.Status(func(c, old *corev1.PersistentVolumeClaim) {
 				c.Spec = old.Spec

@@ -41,7 +41,7 @@ func podColumns() kind.Columns {
 var podColumnFields = []string{
 	"metadata.deletionTimestamp",
 	"spec.containers.name", "spec.initContainers.name", "spec.initContainers.restartPolicy", "spec.nodeName", "spec.readinessGates",
-	"status.phase", "status.reason", "status.nominatedNodeName", "status.podIPs",
+	"status.phase", "status.reason", "status.nominatedNodeName", "status.podIP", "status.podIPs",
 	"status.conditions.type", "status.conditions.status", "status.conditions.reason",
 	"status.containerStatuses.ready", "status.containerStatuses.restartCount", "status.containerStatuses.state", "status.containerStatuses.lastState",
 	"status.initContainerStatuses.name", "status.initContainerStatuses.ready", "status.initContainerStatuses.started",

@@ -48,5 +48,6 @@ func podTemplate(rules podspec.Rules) *kind.Definition {
 			})},
 			{Name: "Pod Labels", Description: "The labels for the pod template.", Of: kind.Cell(func(t *corev1.PodTemplate) any { return show.Labels(t.Template.Labels) })},
 		},
+		ColumnFields: []string{"template.metadata.labels", "template.spec.containers.name", "template.spec.containers.image"},
 	}
 }

@@ -68,6 +68,10 @@ func replicationController(rules podspec.Rules) *kind.Definition {
 			})},
 			{Name: "Selector", Wide: true, Description: spec["selector"], Of: kind.Cell(func(c *corev1.ReplicationController) any { return show.Labels(c.Spec.Selector) })},
 		},
+		ColumnFields: []string{
+			"spec.replicas", "spec.selector", "spec.template.metadata.labels", "spec.template.spec.containers.name", "spec.template.spec.containers.image",
+			"status.replicas", "status.readyReplicas",
+		},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.Status(func(c, old *corev1.ReplicationController) { c.Spec = old.Spec }, validateReplicationControllerStatus),
 			"scale": {Verbs: kind.ReadWrite, Scale: &kind.Scale{

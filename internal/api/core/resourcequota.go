@@ -28,6 +28,7 @@ func resourceQuota() *kind.Definition {
 			{Name: "Limit", Description: "Limits control the maximum amount of cpu/memory that a container may use independent of contention on the node.", Of: kind.Cell(func(q *corev1.ResourceQuota) any { return quotaCell(q, true) })},
 			kind.Age,
 		},
+		ColumnFields: []string{"status.hard", "status.used"},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.Status(func(q, old *corev1.ResourceQuota) { q.Spec = old.Spec }, validateResourceQuotaStatus),
 		},

@@ -30,6 +30,7 @@ func secret() *kind.Definition {
 			{Name: "Data", Description: doc["data"], Of: kind.Cell(func(s *corev1.Secret) any { return int64(len(s.Data)) })},
 			kind.Age,
 		},
+		ColumnFields: []string{"type", "data.key", "stringData.key"},
 	}
 }
 

@@ -65,6 +65,11 @@ func service(o Options) *kind.Definition {
 			kind.Age,
 			{Name: "Selector", Wide: true, Description: doc["selector"], Of: kind.Cell(func(s *corev1.Service) any { return show.Labels(s.Spec.Selector) })},
 		},
+		ColumnFields: []string{
+			"spec.type", "spec.clusterIPs", "spec.externalIPs", "spec.externalName", "spec.ports.port", "spec.ports.nodePort",
+			"spec.ports.protocol", "spec.selector",
+			"status.loadBalancer.ingress.ip", "status.loadBalancer.ingress.hostname",
+		},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.Status(func(s, old *corev1.Service) { s.Spec = old.Spec }, validateServiceStatus),
 			"proxy":  connect("ServiceProxyOptions", proxyVerbs),

@@ -19,6 +19,7 @@ func serviceAccount(token kind.Job) *kind.Definition {
 		Warnings:       kind.Warn(warnServiceAccount),
 		ReturnsDeleted: true,
 		Columns:        kind.Columns{kind.Age},
+		ColumnFields:   []string{},
 	}
 	if token != nil {
 		d.Subresources = map[string]*kind.Subresource{"token": {

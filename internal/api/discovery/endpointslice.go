@@ -52,6 +52,7 @@ func endpointSlice() *kind.Definition {
 			{Name: "Endpoints", Description: doc["endpoints"], Of: kind.Cell(func(s *discoveryv1.EndpointSlice) any { return show.Some(addressesOf(s), maxShown, show.Unset) })},
 			kind.Age,
 		},
+		ColumnFields: []string{"addressType", "ports.name", "ports.port", "endpoints.addresses"},
 	}
 }
 

@@ -53,6 +53,10 @@ func flowSchema() *kind.Definition {
 				return "?"
 			})},
 		},
+		ColumnFields: []string{
+			"spec.priorityLevelConfiguration", "spec.matchingPrecedence", "spec.distinguisherMethod",
+			"status.conditions.type", "status.conditions.status",
+		},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.StatusOnly(func(s, old *flowcontrolv1.FlowSchema) { s.Spec = old.Spec }, func(s, _ *flowcontrolv1.FlowSchema) field.ErrorList {
 				return checkConditions(len(s.Status.Conditions), func(i int) (string, flowcontrolv1.ConditionStatus) {

@@ -62,6 +62,7 @@ func priorityLevelConfiguration() *kind.Definition {
 			queue("QueueLengthLimit", queuing["queueLengthLimit"], func(q *flowcontrolv1.QueuingConfiguration) int32 { return q.QueueLengthLimit }),
 			kind.Age,
 		},
+		ColumnFields: []string{"spec.type", "spec.limited.nominalConcurrencyShares", "spec.limited.limitResponse.queuing"},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.StatusOnly(func(p, old *flowcontrolv1.PriorityLevelConfiguration) { p.Spec = old.Spec }, func(p, _ *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
 				return checkConditions(len(p.Status.Conditions), func(i int) (string, flowcontrolv1.ConditionStatus) {

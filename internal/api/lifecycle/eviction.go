@@ -61,6 +61,11 @@ func eviction() *kind.Definition {
 				return ptr.Deref(activeStatus(e).Message, show.None)
 			})},
 		},
+		ColumnFields: []string{
+			"spec.target.pod.name",
+			"status.conditions.type", "status.conditions.status", "status.requesters", "status.responders", "status.targetResponders.name",
+			"status.targetResponders.state",
+		},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.StatusOnly(func(e, old *lifecyclev1alpha1.Eviction) { e.Spec = old.Spec }, validateEvictionStatus),
 		},

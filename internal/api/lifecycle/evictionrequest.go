@@ -42,6 +42,7 @@ func evictionRequest() *kind.Definition {
 			{Name: "Intent", Description: doc["intent"], Of: kind.Cell(func(r *lifecyclev1alpha1.EvictionRequest) any { return string(r.Spec.Intent) })},
 			kind.Age,
 		},
+		ColumnFields: []string{"spec.target.pod.name", "spec.requester", "spec.intent", "status.conditions.type", "status.conditions.status"},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.StatusOnly(func(r, old *lifecyclev1alpha1.EvictionRequest) { r.Spec = old.Spec }, func(r, old *lifecyclev1alpha1.EvictionRequest) field.ErrorList {
 				status := field.NewPath("status")

@@ -48,6 +48,10 @@ func ingress() *kind.Definition {
 			})},
 			kind.Age,
 		},
+		ColumnFields: []string{
+			"spec.ingressClassName", "spec.rules.host", "spec.tls.secretName",
+			"status.loadBalancer.ingress.ip", "status.loadBalancer.ingress.hostname",
+		},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.Status(func(i, old *networkingv1.Ingress) { i.Spec = old.Spec }, validateIngressStatus),
 		},

@@ -43,6 +43,7 @@ func ingressClass() *kind.Definition {
 			{Name: "Parameters", Description: "A reference to a resource with additional parameters", Of: kind.Cell(func(c *networkingv1.IngressClass) any { return parameters(c.Spec.Parameters) })},
 			kind.Age,
 		},
+		ColumnFields: []string{"metadata.annotations", "spec.controller", "spec.parameters"},
 	}
 }
 

@@ -34,6 +34,7 @@ func IPAddress() *kind.Definition {
 			{Name: "ParentRef", Description: networkingv1.IPAddressSpec{}.SwaggerDoc()["parentRef"], Of: kind.Cell(parentCell)},
 			{Of: kind.Age.Of}, // Parity: rows have an age that no column is declared for
 		},
+		ColumnFields: []string{"spec.parentRef"},
 	}
 }
 
@@ -97,6 +98,7 @@ func ServiceCIDR() *kind.Definition {
 			})},
 			kind.Age,
 		},
+		ColumnFields: []string{"spec.cidrs"},
 		Subresources: map[string]*kind.Subresource{"status": kind.StatusOnly(func(c, old *networkingv1.ServiceCIDR) { c.Spec = old.Spec }, nil)},
 	}
 }

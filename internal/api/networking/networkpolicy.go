@@ -34,6 +34,7 @@ func networkPolicy() *kind.Definition {
 			})},
 			kind.Age,
 		},
+		ColumnFields: []string{"spec.podSelector"},
 	}
 }
 

@@ -29,6 +29,7 @@ func runtimeClass() *kind.Definition {
 			{Name: "Handler", Of: kind.Cell(func(c *nodev1.RuntimeClass) any { return c.Handler })},
 			kind.Age,
 		},
+		ColumnFields: []string{"handler"},
 	}
 }
 

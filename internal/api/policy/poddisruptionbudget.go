@@ -40,6 +40,7 @@ func podDisruptionBudget() *kind.Definition {
 			})},
 			kind.Age,
 		},
+		ColumnFields: []string{"spec.minAvailable", "spec.maxUnavailable", "status.disruptionsAllowed"},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.Status(func(b, old *policyv1.PodDisruptionBudget) { b.Spec = old.Spec }, validateStatus),
 		},

@@ -100,6 +100,7 @@ func roleBinding() *kind.Definition {
 		return append(validateBinding(&b.RoleRef, b.Subjects, true), keepRoleRef(b.RoleRef, old.RoleRef)...)
 	})
 	d.Columns = bindingColumns("roleBinding", func(b *rbacv1.RoleBinding) (rbacv1.RoleRef, []rbacv1.Subject) { return b.RoleRef, b.Subjects })
+	d.ColumnFields = bindingColumnFields
 	return d
 }
 
@@ -116,6 +117,7 @@ func clusterRoleBinding() *kind.Definition {
 	d.Columns = bindingColumns("clusterRoleBinding", func(b *rbacv1.ClusterRoleBinding) (rbacv1.RoleRef, []rbacv1.Subject) {
 		return b.RoleRef, b.Subjects
 	})
+	d.ColumnFields = bindingColumnFields
 	return d
 }
 
@@ -190,6 +192,8 @@ func bindingColumns[P object.Object](what string, parts func(P) (rbacv1.RoleRef,
 		{Name: "ServiceAccounts", Wide: true, Description: "ServiceAccounts in the " + what, Of: of(rbacv1.ServiceAccountKind)},
 	}
 }
+
+var bindingColumnFields = []string{"roleRef.kind", "roleRef.name", "subjects"}
 
 // Parity: the tables show the texts of v1beta1, which do not say that roleRef is immutable.
 var roleRefDescription = map[string]string{

@@ -22,6 +22,7 @@ func deviceClass(c checker) *kind.Definition {
 		}),
 		ReturnsDeleted: true,
 		Columns:        kind.Columns{kind.Age},
+		ColumnFields:   []string{},
 	}
 }
 

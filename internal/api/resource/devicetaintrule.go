@@ -38,6 +38,7 @@ func deviceTaintRule() *kind.Definition {
 			{Name: "TimeAdded", Description: taintDoc["timeAdded"], Of: kind.Cell(func(r *resourcev1.DeviceTaintRule) any { return kind.SinceOf(r.Spec.Taint.TimeAdded) })},
 			kind.Age,
 		},
+		ColumnFields: []string{"spec.taint"},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.StatusOnly(func(r, old *resourcev1.DeviceTaintRule) { r.Spec = old.Spec }, func(r, _ *resourcev1.DeviceTaintRule) field.ErrorList {
 				path := field.NewPath("status", "conditions")

@@ -75,6 +75,12 @@ func poolStatusRequest(gates feature.Gates) *kind.Definition {
 			})},
 			{Name: "Completed", Description: "When the request was answered.", Of: kind.Cell(poolRequestCompleted)},
 		},
+		ColumnFields: []string{
+			"spec.driver",
+			"status.poolCount", "status.conditions.type", "status.conditions.status", "status.conditions.lastTransitionTime",
+			"status.pools.totalDevices", "status.pools.availableDevices", "status.pools.allocatedDevices", "status.pools.unavailableDevices",
+			"status.pools.validationError",
+		},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.StatusOnly(func(r, old *resourcev1alpha3.ResourcePoolStatusRequest) { r.Spec = old.Spec }, validatePoolStatus),
 		},

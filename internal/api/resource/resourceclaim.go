@@ -40,6 +40,7 @@ func resourceClaim(c checker) *kind.Definition {
 			{Name: "State", Description: "A summary of the current state (allocated, pending, reserved, etc.).", Of: kind.Cell(func(r *resourcev1.ResourceClaim) any { return claimState(r) })},
 			kind.Age,
 		},
+		ColumnFields: []string{"metadata.deletionTimestamp", "status.allocation.allocationTimestamp", "status.reservedFor.name"},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.StatusOnly(func(r, old *resourcev1.ResourceClaim) {
 				r.Spec = old.Spec

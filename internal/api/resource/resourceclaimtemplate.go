@@ -32,5 +32,6 @@ func resourceClaimTemplate(c checker) *kind.Definition {
 		}),
 		ReturnsDeleted: true,
 		Columns:        kind.Columns{kind.Age},
+		ColumnFields:   []string{},
 	}
 }

@@ -41,6 +41,7 @@ func resourceSlice(gates feature.Gates) *kind.Definition {
 			{Name: "Pool", Description: resourcev1.ResourcePool{}.SwaggerDoc()["name"], Of: kind.Cell(func(s *resourcev1.ResourceSlice) any { return s.Spec.Pool.Name })},
 			kind.Age,
 		},
+		ColumnFields: []string{"spec.nodeName", "spec.driver", "spec.pool.name"},
 	}
 }
 

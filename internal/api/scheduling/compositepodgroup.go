@@ -41,6 +41,7 @@ func compositePodGroup(rules groupRules) *kind.Definition {
 			})},
 			kind.Age,
 		},
+		ColumnFields: []string{"spec.schedulingPolicy", "spec.workloadRef.workloadName"},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.StatusOnly(func(g, old *schedulingv1alpha3.CompositePodGroup) { g.Spec = old.Spec }, func(g, _ *schedulingv1alpha3.CompositePodGroup) field.ErrorList {
 				return metavalidation.ValidateConditions(g.Status.Conditions, field.NewPath("status", "conditions"))

@@ -64,6 +64,10 @@ func podGroup(rules groupRules) *kind.Definition {
 			{Name: "Status", Description: schedulingv1beta1.PodGroupStatus{}.SwaggerDoc()["conditions"], Of: kind.Cell(func(g *schedulingv1beta1.PodGroup) any { return groupState(g) })},
 			kind.Age,
 		},
+		ColumnFields: []string{
+			"spec.schedulingPolicy", "spec.workloadRef.workloadName",
+			"status.conditions.type", "status.conditions.status", "status.conditions.reason",
+		},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.StatusOnly(func(g, old *schedulingv1beta1.PodGroup) {
 				g.Spec = old.Spec

@@ -67,6 +67,7 @@ func priorityClass() *kind.Definition {
 				return string(ptr.Deref(c.PreemptionPolicy, ""))
 			})},
 		},
+		ColumnFields: []string{"value", "globalDefault", "preemptionPolicy"},
 	}
 }
 

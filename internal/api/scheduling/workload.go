@@ -27,7 +27,8 @@ func workload(rules groupRules) *kind.Definition {
 		ValidateUpdate: kind.ValidateUpdate(func(w, old *schedulingv1beta1.Workload) field.ErrorList {
 			return append(rules.workload(&w.Spec), workloadUpdate(&w.Spec, &old.Spec)...)
 		}),
-		Columns: kind.Columns{kind.Age},
+		Columns:      kind.Columns{kind.Age},
+		ColumnFields: []string{},
 	}
 }
 

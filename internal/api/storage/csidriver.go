@@ -56,6 +56,10 @@ func csiDriver() *kind.Definition {
 			})},
 			kind.Age,
 		},
+		ColumnFields: []string{
+			"spec.attachRequired", "spec.podInfoOnMount", "spec.storageCapacity", "spec.tokenRequests.audience", "spec.requiresRepublish",
+			"spec.volumeLifecycleModes",
+		},
 	}
 }
 

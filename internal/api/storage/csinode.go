@@ -32,6 +32,7 @@ func csiNode() *kind.Definition {
 			})},
 			kind.Age,
 		},
+		ColumnFields: []string{"spec.drivers.name"},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.StatusOnly(func(n, old *storagev1.CSINode) {
 				n.Spec = old.Spec

@@ -39,6 +39,7 @@ func storageClass() *kind.Definition {
 			})},
 			kind.Age,
 		},
+		ColumnFields: []string{"provisioner", "reclaimPolicy", "volumeBindingMode", "allowVolumeExpansion"},
 		Marked: func(all []object.Object) (object.Object, string) {
 			return object.Newest(all, isDefaultClass, isDefaultClassBeta), " (default)"
 		},

@@ -41,6 +41,7 @@ func volumeAttachment() *kind.Definition {
 			{Name: "Attached", Type: "boolean", Description: status["attached"], Of: kind.Cell(func(a *storagev1.VolumeAttachment) any { return a.Status.Attached })},
 			kind.Age,
 		},
+		ColumnFields: []string{"spec.attacher", "spec.source.persistentVolumeName", "spec.nodeName", "status.attached"},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.StatusOnly(func(a, old *storagev1.VolumeAttachment) { a.Spec = old.Spec }, func(a, _ *storagev1.VolumeAttachment) field.ErrorList {
 				return validateAttachment(a)

@@ -33,6 +33,7 @@ func volumeAttributesClass() *kind.Definition {
 			})},
 			kind.Age,
 		},
+		ColumnFields: []string{"driverName"},
 	}
 }
 

@@ -49,6 +49,7 @@ func storageVersionMigration() *kind.Definition {
 			})},
 			{Name: "Status", Description: "Status of the migration", Of: kind.Cell(func(m *storagemigrationv1.StorageVersionMigration) any { return state(m) })},
 		},
+		ColumnFields: []string{"spec.resource", "status.conditions.type", "status.conditions.status"},
 		Subresources: map[string]*kind.Subresource{
 			"status": kind.StatusOnly(func(m, old *storagemigrationv1.StorageVersionMigration) { m.Spec = old.Spec }, validateStatus),
 		},
