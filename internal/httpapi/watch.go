@@ -125,21 +125,22 @@ func (s *stream) initial() bool {
 
 // follow sends changes and, for a client that wants them, bookmarks.
 func (s *stream) follow(ctx context.Context, end time.Time) {
-	last := end.Add(-bookmarkBefore)
-	next := time.Now().Add(bookmarkEvery)
-	if last.Before(next) {
-		next = last
-	}
-	for s.tell(ctx, next) {
+	for s.tell(ctx, nextBookmark(end)) {
 		if s.sent > s.marked && !s.mark(false) {
 			return
 		}
 		s.flush()
-		next = time.Now().Add(bookmarkEvery)
-		if last.After(time.Now()) && last.Before(next) {
-			next = last
-		}
 	}
+}
+
+// nextBookmark is when a watch that lasts until end gets its next bookmark.
+func nextBookmark(end time.Time) time.Time {
+	now := time.Now()
+	next := now.Add(bookmarkEvery)
+	if last := end.Add(-bookmarkBefore); last.After(now) && last.Before(next) {
+		return last
+	}
+	return next
 }
 
 // tell sends changes until it is time for a bookmark; false if the watch is over.
