@@ -54,8 +54,8 @@ lint: ## staticcheck
 	@go tool -modfile=tools/go.mod staticcheck $(PACKAGES)
 
 .PHONY: kubectl
-kubectl: build bin/kubectl bin/kubectl-1.35 packages ## run the kubectl stories, or one: make kubectl STORY=apply
-	@go test -count=1 -tags stories ./test/kubectl $(if $(STORY),-run 'TestStories/$(STORY)')
+kubectl: build bin/kubectl bin/kubectl-1.35 packages ## run the kubectl stories, or some: make kubectl STORY='apply|scale'
+	@go test -count=1 -tags stories ./test/kubectl $(if $(STORY),-run 'TestStories/($(STORY))')
 
 .PHONY: corpus
 corpus: build ## replay the recorded corpus, or an area: make corpus AREA=verbs
