@@ -2,6 +2,7 @@ package watchcache
 
 import (
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
@@ -188,7 +189,7 @@ func (s Snapshot) indexed(q Query, m *matcher, total int) (Page, bool) {
 	if values == nil {
 		return Page{}, false
 	}
-	keys := make([]string, 0, best)
+	found := make([]posting, 0, best)
 	for _, value := range values {
 		from, end, after := "", "", false
 		if q.Namespace != "" {
@@ -201,16 +202,16 @@ func (s Snapshot) indexed(q Query, m *matcher, total int) (Page, bool) {
 			if p.value != value || end != "" && p.key >= end {
 				return false
 			}
-			keys = append(keys, p.key)
+			found = append(found, p)
 			return true
 		})
 	}
 	if len(values) > 1 {
-		slices.Sort(keys)
+		slices.SortFunc(found, func(a, b posting) int { return strings.Compare(a.key, b.key) })
 	}
 	page := Page{Remaining: -1}
-	for _, key := range keys {
-		v := s.state.objects.get("", key)
+	for _, p := range found {
+		v := s.state.version(p)
 		if v == nil || !m.match(v) {
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/timonel/timonel/internal/storage"
 )
@@ -21,8 +22,11 @@ type state struct {
 
 // posting says that the object at key has the value in the field, or label, that
 // the index is about. It does not point to a version: an index changes only when
-// a value does.
-type posting struct{ value, key string }
+// a value does. It points to where the newest version is found, see state.version.
+type posting struct {
+	value, key string
+	newest     *atomic.Pointer[Version]
+}
 
 func (p posting) compare(value, key string) int {
 	if c := strings.Compare(p.value, value); c != 0 {
@@ -32,6 +36,15 @@ func (p posting) compare(value, key string) int {
 }
 
 func (p posting) position() (term, key string) { return p.value, p.key }
+
+// version returns the version of which a posting of the state speaks: the newest one, unless that came after the state. To look for
+// the key in the tree would be a dozen reads of memory that is in no cache.
+func (s *state) version(p posting) *Version {
+	if v := p.newest.Load(); v.Revision <= s.revision {
+		return v
+	}
+	return s.objects.get("", p.key)
+}
 
 // labelIndex is an index on the values of one label; objects without it are not in it.
 type labelIndex struct {
@@ -88,7 +101,7 @@ func (e *edit) reindex(index *tree[posting], prev, next *Version, value func(*Ve
 		index.remove(old, prev.key, e.epoch)
 	}
 	if is {
-		index.set(posting{new, next.key}, e.epoch)
+		index.set(posting{new, next.key, next.newest}, e.epoch)
 	}
 }
 
@@ -111,7 +124,7 @@ func indexOf(objects tree[*Version], epoch uint64, value func(*Version) (string,
 	postings := make([]posting, 0, objects.len())
 	objects.ascend("", "", false, func(v *Version) bool {
 		if value, ok := value(v); ok {
-			postings = append(postings, posting{value, v.key})
+			postings = append(postings, posting{value, v.key, v.newest})
 		}
 		return true
 	})

@@ -9,34 +9,41 @@ import (
 	"testing"
 )
 
-func comparePostings(a, b posting) int {
-	return cmp.Or(strings.Compare(a.value, b.value), strings.Compare(a.key, b.key))
+// entry is an item of a tree and nothing else.
+type entry struct{ term, key string }
+
+func (e entry) compare(term, key string) int {
+	return cmp.Or(strings.Compare(e.term, term), strings.Compare(e.key, key))
 }
+
+func (e entry) position() (term, key string) { return e.term, e.key }
+
+func compareEntries(a, b entry) int { return a.compare(b.position()) }
 
 // TestTreeModel makes random edits and compares the tree, and every older root, with sorted slices.
 func TestTreeModel(t *testing.T) {
 	for seed := range uint64(20) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		universe := 50 << (seed % 6)
-		var current tree[posting]
-		var model []posting
+		var current tree[entry]
+		var model []entry
 		type root struct {
-			tree  tree[posting]
-			model []posting
+			tree  tree[entry]
+			model []entry
 		}
 		var roots []root
 		if seed%2 == 1 { // begin with a grown tree
 			for i := range universe {
 				if random.IntN(2) == 0 {
-					model = append(model, posting{"", fmt.Sprintf("%05d", i)})
+					model = append(model, entry{"", fmt.Sprintf("%05d", i)})
 				}
 			}
 			current = grow(model, 1)
 		}
 		epoch := uint64(2)
 		for step := range 2000 {
-			p := posting{"", fmt.Sprintf("%05d", random.IntN(universe))}
-			i, found := slices.BinarySearchFunc(model, p, comparePostings)
+			p := entry{"", fmt.Sprintf("%05d", random.IntN(universe))}
+			i, found := slices.BinarySearchFunc(model, p, compareEntries)
 			if random.IntN(100) < 40+int(seed)%20 {
 				if old := current.set(p, epoch); (old == p) != found {
 					t.Fatalf("seed %d step %d: set(%v) replaced %v, found %t", seed, step, p, old, found)
@@ -64,13 +71,13 @@ func TestTreeModel(t *testing.T) {
 	}
 }
 
-func checkTree(t *testing.T, name string, tr tree[posting], model []posting, random *rand.Rand) {
+func checkTree(t *testing.T, name string, tr tree[entry], model []entry, random *rand.Rand) {
 	t.Helper()
 	if tr.root != nil {
 		checkNode(t, name, tr.root, true)
 	}
-	var all []posting
-	tr.ascend("", "", false, func(p posting) bool { all = append(all, p); return true })
+	var all []entry
+	tr.ascend("", "", false, func(p entry) bool { all = append(all, p); return true })
 	if !slices.Equal(all, model) {
 		t.Fatalf("%s: has %d items, want %d", name, len(all), len(model))
 	}
@@ -78,8 +85,8 @@ func checkTree(t *testing.T, name string, tr tree[posting], model []posting, ran
 		t.Fatalf("%s: len %d, want %d", name, tr.len(), len(model))
 	}
 	for range 20 {
-		pivot := posting{"", fmt.Sprintf("%05d", random.IntN(1700))}
-		i, found := slices.BinarySearchFunc(model, pivot, comparePostings)
+		pivot := entry{"", fmt.Sprintf("%05d", random.IntN(1700))}
+		i, found := slices.BinarySearchFunc(model, pivot, compareEntries)
 		if got := tr.get("", pivot.key); (got == pivot) != found {
 			t.Fatalf("%s: get(%v) = %v, found %t", name, pivot, got, found)
 		}
@@ -92,8 +99,8 @@ func checkTree(t *testing.T, name string, tr tree[posting], model []posting, ran
 				t.Fatalf("%s: rank(%v, %t) = %d, want %d", name, pivot, after, got, want)
 			}
 			limit := random.IntN(40)
-			var got []posting
-			tr.ascend("", pivot.key, after, func(p posting) bool {
+			var got []entry
+			tr.ascend("", pivot.key, after, func(p entry) bool {
 				if len(got) == limit {
 					return false
 				}
@@ -107,7 +114,7 @@ func checkTree(t *testing.T, name string, tr tree[posting], model []posting, ran
 	}
 }
 
-func checkNode(t *testing.T, name string, n *node[posting], root bool) (depth int) {
+func checkNode(t *testing.T, name string, n *node[entry], root bool) (depth int) {
 	t.Helper()
 	count := len(n.items)
 	if n.kids != nil {
@@ -135,9 +142,9 @@ func checkNode(t *testing.T, name string, n *node[posting], root bool) (depth in
 func TestGrow(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 1))
 	for _, n := range []int{0, 1, 31, 32, 33, 34, 65, 66, 100, 800, 833, 1000, 5000, 40_000} {
-		var items []posting
+		var items []entry
 		for i := range n {
-			items = append(items, posting{"", fmt.Sprintf("%05d", i)})
+			items = append(items, entry{"", fmt.Sprintf("%05d", i)})
 		}
 		checkTree(t, fmt.Sprint(n), grow(items, 1), items, random)
 	}

@@ -62,6 +62,9 @@ type Version struct {
 	Derived Slot
 
 	key string // Namespace/Name or Name
+
+	// newest leads from all versions of an object, up to its deletion, to the newest. It does so before a state with that can be seen.
+	newest *atomic.Pointer[Version]
 }
 
 // Key returns "namespace/name", or "name" if there is no namespace.
@@ -110,8 +113,12 @@ func (c *Collection) version(e *storage.Entry, key string, prev *Version) *Versi
 		if slices.Equal(prev.Fields, v.Fields) {
 			v.Fields = prev.Fields
 		}
+		v.newest = prev.newest
+		v.newest.Store(v)
 		return v
 	}
+	v.newest = new(atomic.Pointer[Version])
+	v.newest.Store(v)
 	v.key = key
 	v.Namespace = c.split(key)
 	v.Name = key
