@@ -37,7 +37,8 @@ type collector struct {
 	told     []func(resource schema.GroupVersionResource, namespace, name string)
 	look     *queue                                 // for new resources
 	followed map[schema.GroupVersionResource]func() // how each is given up; only discover touches it
-	absent   absentees
+	absent   remembered[absentee]                   // owners, so that the many dependents of one cost one look-up
+	orphaned remembered[types.UID]                  // owners that went without their dependents, some of which may not have been seen yet
 
 	mu struct {
 		sync.Mutex
@@ -253,7 +254,7 @@ func (g *collector) collect(ctx context.Context, o *owned) error {
 	if err != nil || live.UID != o.uid || live.DeletionTimestamp != nil {
 		return ignore(err, notServed)
 	}
-	var gone, wait []types.UID
+	var gone, wait, left []types.UID
 	solid := 0
 	for _, owner := range live.OwnerReferences {
 		state, err := g.owner(ctx, live, owner)
@@ -263,6 +264,9 @@ func (g *collector) collect(ctx context.Context, o *owned) error {
 		switch state {
 		case absent:
 			gone = append(gone, owner.UID)
+			if g.orphaned.has(owner.UID) {
+				left = append(left, owner.UID)
+			}
 		case waiting:
 			wait = append(wait, owner.UID)
 		default:
@@ -272,6 +276,8 @@ func (g *collector) collect(ctx context.Context, o *owned) error {
 	switch {
 	case len(gone)+len(wait) == 0:
 		return nil
+	case len(left) > 0: // then it is looked at again
+		return g.dropOwners(ctx, o, left)
 	case solid > 0:
 		return g.dropOwners(ctx, o, append(gone, wait...))
 	}
@@ -329,7 +335,7 @@ func (g *collector) owner(ctx context.Context, of *metav1.PartialObjectMetadata,
 	}
 	live, err := g.metadata.Resource(m.resource).Namespace(namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 	switch {
-	case apierrors.IsNotFound(err), err == nil && live.UID != ref.UID:
+	case isAbsent(err, ref.Name), err == nil && live.UID != ref.UID:
 		if m.namespaced && seen != nil && seen.namespace != namespace {
 			g.events.warn(of, "OwnerRefInvalidNamespace", "ownerRef %s does not exist in namespace %q", describe(ref), namespace)
 		}
@@ -344,6 +350,13 @@ func (g *collector) owner(ctx context.Context, of *metav1.PartialObjectMetadata,
 		g.queue.AddAfter(string(of.UID), ownerUnseen)
 	}
 	return present, nil
+}
+
+// isAbsent recognizes that there is no object of that name. A server that does not know the resource (yet) says nothing about it.
+func isAbsent(err error, name string) bool {
+	var status apierrors.APIStatus
+	return apierrors.IsNotFound(err) && !apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse) &&
+		errors.As(err, &status) && status.Status().Details != nil && status.Status().Details.Name == name
 }
 
 func describe(ref metav1.OwnerReference) string {
@@ -402,6 +415,7 @@ func (g *collector) orphan(ctx context.Context, o *owned) error {
 	if err := errors.Join(failed...); err != nil {
 		return fmt.Errorf("orphan dependents of %s: %w", o.name, err)
 	}
+	g.orphaned.add(o.uid)
 	return g.dropFinalizer(ctx, o, metav1.FinalizerOrphanDependents)
 }
 
@@ -434,9 +448,6 @@ func (g *collector) dropFinalizer(ctx context.Context, o *owned, finalizer strin
 	return err
 }
 
-// maxAbsentees is how many absent owners are remembered, so that the many dependents of one cost one look-up.
-const maxAbsentees = 500
-
 // absentee is an owner reference with all that a look-up depends on. An object that is gone never comes back with its uid.
 type absentee struct {
 	uid             types.UID
@@ -444,22 +455,25 @@ type absentee struct {
 	namespace, name string
 }
 
-type absentees struct {
+// maxRemembered is how many are remembered; then it begins anew.
+const maxRemembered = 500
+
+type remembered[T comparable] struct {
 	mu  sync.Mutex
-	all map[absentee]bool
+	all map[T]bool
 }
 
-func (a *absentees) has(who absentee) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.all[who]
+func (r *remembered[T]) has(one T) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.all[one]
 }
 
-func (a *absentees) add(who absentee) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.all == nil || len(a.all) >= maxAbsentees {
-		a.all = map[absentee]bool{}
+func (r *remembered[T]) add(one T) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.all == nil || len(r.all) >= maxRemembered {
+		r.all = map[T]bool{}
 	}
-	a.all[who] = true
+	r.all[one] = true
 }

@@ -48,6 +48,11 @@ func (c *storeResource) find(name string) (*metav1.PartialObjectMetadata, error)
 func (c *storeResource) Get(_ context.Context, name string, _ metav1.GetOptions, _ ...string) (*metav1.PartialObjectMetadata, error) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
+	if c.s.refuse != nil {
+		if err := c.s.refuse(name); err != nil {
+			return nil, err
+		}
+	}
 	m, err := c.find(name)
 	return m.DeepCopy(), err
 }
@@ -210,6 +215,45 @@ func TestCollectorRespectsAdoption(t *testing.T) {
 	}
 	if len(s.deleted) > 0 {
 		t.Errorf("deleted %v, which has an owner", s.deleted)
+	}
+}
+
+// A dependent that is seen only after its owner went without its dependents stays too.
+func TestCollectorOrphansWhatItSeesLate(t *testing.T) {
+	s := newStore(t)
+	s.add(thing{"Widget", "a", "o", nil}, thing{"Widget", "a", "x", []metav1.OwnerReference{ref("Widget", "a", "o", true)}})
+	s.drain(t)
+	s.user("Widget", "a", "o", metav1.DeletePropagationOrphan)
+	s.drain(t)
+	s.add(thing{"Widget", "a", "late", []metav1.OwnerReference{ref("Widget", "a", "o", true)}},
+		thing{"Widget", "a", "both", []metav1.OwnerReference{ref("Widget", "a", "o", true), ref("Widget", "a", "never", true)}})
+	s.drain(t)
+	if got, want := s.names(), []string{"widgets/a/late", "widgets/a/x"}; !slices.Equal(got, want) {
+		t.Errorf("left %v, want %v", got, want)
+	}
+}
+
+// A server that does not know the owner's resource has not said that the owner is gone.
+func TestCollectorMistrustsOtherNotFound(t *testing.T) {
+	unknown := apierrors.NewNotFound(schema.GroupResource{}, "")
+	page := apierrors.NewGenericServerResponse(404, "get", widgets.GroupResource(), "x", "404 page not found", 0, true)
+	for _, answer := range []*apierrors.StatusError{unknown, page} {
+		s := newStore(t)
+		s.add(thing{"Widget", "a", "y", []metav1.OwnerReference{ref("Widget", "a", "x", true)}})
+		y := s.graph.get(uidOf("Widget", "a", "y"))
+		s.refuse = func(name string) error {
+			if name == "x" {
+				return answer
+			}
+			return nil
+		}
+		if err := s.graph.collect(context.Background(), y); err == nil || len(s.deleted) > 0 {
+			t.Errorf("%v: %v, deleted %v", answer, err, s.deleted)
+		}
+		s.refuse = nil
+		if err := s.graph.collect(context.Background(), y); err != nil || len(s.deleted) != 1 {
+			t.Errorf("not found: %v, deleted %v", err, s.deleted)
+		}
 	}
 }
 

@@ -184,6 +184,7 @@ type store struct {
 	graph   *collector
 	deleted []string
 	check   func(s *store, m *metav1.PartialObjectMetadata) // before each deletion by the collector
+	refuse  func(name string) error                         // what a Get answers instead; nil: as it is
 }
 
 var (
