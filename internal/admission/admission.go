@@ -19,7 +19,6 @@ import (
 	"github.com/timonel/timonel/internal/user"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // Operation is what a request does to an object (admission.k8s.io/v1 Operation).
@@ -44,23 +43,14 @@ type Request struct {
 	User            *user.Info
 	DryRun          bool
 
-	// Premises are what the decision on a new object rests on: the engine stores it only while they are as they were.
-	Premises []Premise
+	// Premises are what the decision on a new object rests on.
+	Premises []kind.Premise
 
 	found found // what plug-ins have read already; only the goroutine of the request uses it
 
 	mu          sync.Mutex
 	warnings    []string
 	annotations map[string]string
-}
-
-// Premise is an object that a decision rests on. It may have changed since it was read, or change until the request's own
-// object is stored: then it is judged again.
-type Premise struct {
-	Resource        schema.GroupResource
-	Namespace, Name string
-	Version         string                        // resourceVersion that it was judged at
-	Judge           func(obj object.Object) error // the decision on what it has become
 }
 
 // Warn adds a text to the Warning headers of the answer.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -45,7 +46,7 @@ func (c *cluster) namespaceLifecycle() Plugin {
 			}
 			return nil
 		}
-		r.Premises = append(r.Premises, Premise{Resource: namespaces, Name: n.Name, Version: n.ResourceVersion, Judge: active})
+		r.Premises = append(r.Premises, kind.Premise{Resource: namespaces, Name: n.Name, Version: n.ResourceVersion, Judge: active})
 		return active(n)
 	}}
 }

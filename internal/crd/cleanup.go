@@ -61,6 +61,9 @@ func (r *Registry) clean(ctx context.Context, definition *apiextensions.CustomRe
 }
 
 func (r *Registry) cleanOnce(ctx context.Context, name string, uid types.UID, kinds []*kind.Definition) error {
+	if _, err := r.Objects.Get(ctx, Resource, "", name); err != nil { // then all objects are seen that were made before it ended
+		return err
+	}
 	done := condition(apiextensions.Terminating, false, "NeverEstablished", "resource was never established")
 	if len(kinds) > 0 {
 		if err := r.terminating(ctx, name, uid, condition(apiextensions.Terminating, true, "InstanceDeletionInProgress", "CustomResource deletion is in progress")); err != nil {

@@ -379,10 +379,14 @@ func refuseNew(d *kind.Definition) func(context.Context, kind.Reader, object.Obj
 		if obj == nil || old != nil {
 			return nil, nil
 		}
-		err := apierrors.NewMethodNotSupported(d.GroupResource(), "create")
-		err.ErrStatus.Message = "create not allowed while custom resource definition is terminating"
-		return nil, err
+		return nil, errTerminating(d)
 	}
+}
+
+func errTerminating(d *kind.Definition) error {
+	err := apierrors.NewMethodNotSupported(d.GroupResource(), "create")
+	err.ErrStatus.Message = "create not allowed while custom resource definition is terminating"
+	return err
 }
 
 // refuseConversion refuses to write in a version that would have to be converted by a webhook.

@@ -76,6 +76,7 @@ type Registry struct {
 type entry struct {
 	definition *apiextensions.CustomResourceDefinition
 	version    atomic.Pointer[watchcache.Version] // of definition, schemas included
+	living     atomic.Pointer[watchcache.Version] // the last one that was not being deleted
 	served     string                             // what of it is in the catalogue: "" or a fingerprint
 	kinds      []*kind.Definition
 }
@@ -245,6 +246,9 @@ func (r *Registry) note(v *watchcache.Version) {
 	}
 	e.definition = definition
 	e.version.Store(v)
+	if definition.DeletionTimestamp == nil {
+		e.living.Store(v)
+	}
 	r.noted[v.Name] = true
 }
 
@@ -310,7 +314,29 @@ func (r *Registry) serveEntry(name string, e *entry) {
 	}
 	load := func() (*apiextensions.CustomResourceDefinition, error) { return r.whole(e.version.Load()) }
 	e.kinds = Definitions(e.definition, load)
+	for _, d := range e.kinds {
+		d.Premise = e.premise(d, name, e.definition.UID)
+	}
 	r.Publish(name, Published(e.definition, load)...)
+}
+
+// premise is that of new objects: their definition is not being deleted. Who deletes all objects of one that is relies on it.
+func (e *entry) premise(d *kind.Definition, name string, uid types.UID) func() kind.Premise {
+	if d.Terminating { // there are none
+		return nil
+	}
+	judge := func(obj object.Object) error {
+		switch {
+		case obj.GetUID() != uid:
+			return apierrors.NewNotFound(d.GroupResource(), "")
+		case obj.GetDeletionTimestamp() != nil:
+			return errTerminating(d)
+		}
+		return nil
+	}
+	return func() kind.Premise {
+		return kind.Premise{Resource: Resource, Name: name, Version: codec.FormatRevision(e.living.Load().Revision), Judge: judge}
+	}
 }
 
 // settle writes what follows from the definitions with these names: their own statuses, and those of others in

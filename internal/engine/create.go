@@ -98,6 +98,9 @@ func (e *Engine) finishCreate(ctx context.Context, c *Call, obj object.Object, o
 		Operation: admission.Create, Definition: c.Definition, Namespace: c.Namespace, Name: obj.GetName(),
 		Object: obj, Options: &options, User: c.User, DryRun: dryRun(options.DryRun),
 	}
+	if c.Definition.Premise != nil {
+		request.Premises = append(request.Premises, c.Definition.Premise())
+	}
 	obj, err := e.change(ctx, c, request)
 	if err != nil {
 		return Result{}, err
@@ -229,7 +232,7 @@ func (e *Engine) prepareNew(ctx context.Context, d *kind.Definition, obj object.
 }
 
 // judge decides again on what the admission of a new object rests on, as it is now.
-func (e *Engine) judge(ctx context.Context, premises []admission.Premise) error {
+func (e *Engine) judge(ctx context.Context, premises []kind.Premise) error {
 	for i := range premises {
 		p := &premises[i]
 		obj, err := e.Objects().Get(ctx, p.Resource, p.Namespace, p.Name)
@@ -251,7 +254,7 @@ var (
 	errPremise = errors.New("what was decided on has changed")
 )
 
-func (e *Engine) storeNew(ctx context.Context, c *Call, d *kind.Definition, obj object.Object, dry bool, premises []admission.Premise) (item codec.Item, err error) {
+func (e *Engine) storeNew(ctx context.Context, c *Call, d *kind.Definition, obj object.Object, dry bool, premises []kind.Premise) (item codec.Item, err error) {
 	item = codec.Item{Definition: c.Definition, Object: obj}
 	key := e.key(d, c.Namespace, obj.GetName())
 	txn := storage.Txn{If: []storage.Condition{{Key: key}}}
@@ -305,7 +308,7 @@ func (e *Engine) storeNew(ctx context.Context, c *Call, d *kind.Definition, obj 
 }
 
 // demand makes a transaction hold only while the premises do, and returns their keys.
-func (e *Engine) demand(premises []admission.Premise, txn *storage.Txn) (keys []string, err error) {
+func (e *Engine) demand(premises []kind.Premise, txn *storage.Txn) (keys []string, err error) {
 	for i := range premises {
 		p := &premises[i]
 		d := e.Catalog.Catalog().Hub(p.Resource)

@@ -322,7 +322,7 @@ func TestPremise(t *testing.T) {
 						}
 						return nil
 					}
-					r.Premises = append(r.Premises, admission.Premise{Resource: w.widgets.GroupResource(), Namespace: "a", Name: "home", Version: there.GetResourceVersion(), Judge: judge})
+					r.Premises = append(r.Premises, kind.Premise{Resource: w.widgets.GroupResource(), Namespace: "a", Name: "home", Version: there.GetResourceVersion(), Judge: judge})
 					return judge(there)
 				}}})
 				once := sync.OnceFunc(func() { put(w, test.become) })

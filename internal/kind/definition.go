@@ -138,6 +138,9 @@ type Definition struct {
 	// version, and takes the wrong metadata out.
 	Prune func(obj object.Object, stored bool) (unknown []string, err error)
 
+	// Premise is what each new object rests on; nil: nothing.
+	Premise func() Premise
+
 	// Terminating: the custom resource is going away with all its objects; there can be no new ones.
 	Terminating bool
 
@@ -325,6 +328,15 @@ type JobCall struct {
 	DryRun          bool
 	// Check runs admission on the body, after the Job validated it.
 	Check func(ctx context.Context) error
+}
+
+// Premise is an object that the decision to make another rests on. It may have changed since it was read, or change until the other
+// is stored: the engine stores that only while the premise is at this version, else it is judged again.
+type Premise struct {
+	Resource        schema.GroupResource
+	Namespace, Name string
+	Version         string                        // resourceVersion that it was judged at
+	Judge           func(obj object.Object) error // the decision on what it has become
 }
 
 // Reader reads stored objects as they are in this server's cache, decoded and

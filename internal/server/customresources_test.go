@@ -9,7 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/timonel/timonel/internal/engine"
 	"github.com/timonel/timonel/internal/openapi"
+	"github.com/timonel/timonel/internal/user"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 const definition = `{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{"name":"things.example.com"},"spec":{
@@ -98,4 +102,51 @@ func TestRedefinedKeepsItsObjects(t *testing.T) {
 	}
 	finish()
 	readers.Wait()
+}
+
+// A request that was on its way when its resource ended leaves nothing behind that a later resource of that name would find.
+func TestNothingIsMadeOfWhatEnded(t *testing.T) {
+	r := startServer(t, DefaultConfig())
+	r.define()
+	call := func() *engine.Call {
+		d := r.server.Catalog.Catalog().Locate("example.com", "v1", "things")
+		return &engine.Call{Definition: d, Namespace: "default", User: &user.Info{Name: "late"}}
+	}
+	create := func(c *engine.Call, name string, finalizers ...string) error {
+		body := engine.Body{Bytes: fmt.Appendf(nil, `{"apiVersion":"example.com/v1","kind":"Thing","metadata":{"name":%q,"finalizers":[%s]}}`, name, strings.Join(finalizers, ","))}
+		_, err := r.server.Engine.Create(t.Context(), c, body, metav1.CreateOptions{})
+		return err
+	}
+	waits, late := call(), call()
+	if err := create(call(), "a", `"example.com/held"`); err != nil {
+		t.Fatal(err)
+	}
+	const crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.example.com"
+	if status, _, body := r.send("DELETE", crd, nil, ""); status != http.StatusOK {
+		t.Fatalf("delete: %d %s", status, body)
+	}
+	if err := create(waits, "b"); !apierrors.IsMethodNotSupported(err) {
+		t.Errorf("create while it ends: %v", err)
+	}
+	merge := http.Header{"Content-Type": {"application/merge-patch+json"}}
+	if status, _, body := r.send("PATCH", things+"/a", merge, `{"metadata":{"finalizers":null}}`); status != http.StatusOK {
+		t.Fatalf("let a go: %d %s", status, body)
+	}
+	for began := time.Now(); ; {
+		if status, body := r.get(crd); status == http.StatusNotFound {
+			break
+		} else if time.Since(began) > 10*time.Second {
+			t.Fatalf("it does not end: %s", body)
+		}
+	}
+	if err := create(late, "c"); !apierrors.IsNotFound(err) {
+		t.Errorf("create when it has ended: %v", err)
+	}
+	r.define()
+	if err := create(late, "d"); !apierrors.IsNotFound(err) {
+		t.Errorf("create when it is another one: %v", err)
+	}
+	if status, body := r.get(things); status != http.StatusOK || !strings.Contains(body, `"items":[]`) {
+		t.Errorf("list of the next resource: %d %s", status, body)
+	}
 }
