@@ -157,6 +157,12 @@ func TestServiceAccountComesLater(t *testing.T) {
 		same(t, "refusal", admit(t, (&cluster{Reader: s}).serviceAccount(), on(Create, "pods", pod(t, ""), nil)), "")
 		same(t, "waited", time.Since(began), 3*accountRetry)
 		same(t, "reads", s.reads, 4) // none for the second phase
+
+		s.missing = nil
+		began = time.Now()
+		same(t, "never comes", admit(t, (&cluster{Reader: newStore(nil)}).serviceAccount(), on(Create, "pods", pod(t, ""), nil)),
+			`pods "p" is forbidden: error looking up service account ns/default: serviceaccount "default" not found`)
+		same(t, "waited in vain", time.Since(began), (accountTries-1)*accountRetry)
 	})
 }
 

@@ -23,7 +23,7 @@ const (
 	tokenSeconds       = 60*60 + 7 // the odd seconds let token requests of this kind be told from others
 	rootCAConfigMap    = "kube-root-ca.crt"
 	mountableSecrets   = "kubernetes.io/enforce-mountable-secrets"
-	accountTries       = 10
+	accountTries       = 20
 	accountRetry       = 100 * time.Millisecond
 	tokenSuffixLetters = 5
 )
@@ -86,8 +86,8 @@ func (c *cluster) serviceAccount() Plugin {
 	}
 }
 
-// account returns the pod's service account. Controllers make it soon after its namespace, so a
-// new pod waits about a second for it. It is shared: do not change it.
+// account returns the pod's service account. Controllers make the default one soon after its namespace, and others may
+// be made together with their pods: a new pod waits up to two seconds. It is shared: do not change it.
 func (c *cluster) account(ctx context.Context, r *Request, p *corev1.Pod) (*corev1.ServiceAccount, error) {
 	name := p.Spec.ServiceAccountName
 	if a := r.found.account; a != nil && a.Name == name {
