@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"github.com/timonel/timonel/internal/proxy/query"
 	"github.com/timonel/timonel/internal/proxy/stream"
@@ -59,6 +60,9 @@ func (s *Server) Log(w http.ResponseWriter, r *http.Request, pod *corev1.Pod) er
 	defer answer.Body.Close()
 	if answer.StatusCode < 200 || answer.StatusCode > 206 {
 		return refusal(answer, pod.Name)
+	}
+	if wsstream.IsWebSocketRequest(r) {
+		return stream.Output(w, r, answer.Body)
 	}
 	w.Header().Set("Content-Type", "text/plain")
 	w.WriteHeader(http.StatusOK)

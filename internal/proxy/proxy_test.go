@@ -262,6 +262,79 @@ func TestLogFollow(t *testing.T) {
 	<-gone
 }
 
+// TestLogOverWebSocket: a browser gets a log in messages, an error as an ordinary answer, and when it goes the kubelet hears of it.
+func TestLogOverWebSocket(t *testing.T) {
+	next, gone := make(chan string), make(chan struct{}, 8)
+	s, _ := newCluster(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("tailLines") == "1" {
+			http.Error(w, "waiting to start", 400)
+			return
+		}
+		http.NewResponseController(w).Flush()
+		defer func() { gone <- struct{}{} }()
+		for {
+			select {
+			case line := <-next:
+				if line == "" {
+					return
+				}
+				fmt.Fprint(w, line)
+				http.NewResponseController(w).Flush()
+			case <-r.Context().Done():
+				return
+			}
+		}
+	}))
+	server := front(t, func(w http.ResponseWriter, r *http.Request) error { return s.Log(w, r, podOf("n1", "a")) })
+	dial := func(query string, protocols ...string) (*websocket.Conn, *http.Response, error) {
+		dialer := websocket.Dialer{Subprotocols: protocols, TLSClientConfig: server.Client().Transport.(*http.Transport).TLSClientConfig}
+		return dialer.Dial("wss"+strings.TrimPrefix(server.URL, "https")+"/log?follow=true"+query, nil)
+	}
+	for _, one := range []struct {
+		protocols []string
+		chosen    string
+		message   int
+		text      string
+	}{
+		{nil, "", websocket.BinaryMessage, "one"},
+		{[]string{"binary.k8s.io"}, "binary.k8s.io", websocket.BinaryMessage, "one"},
+		{[]string{"mine", "base64.binary.k8s.io"}, "base64.binary.k8s.io", websocket.TextMessage, "b25l"},
+	} {
+		conn, _, err := dial("", one.protocols...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if conn.Subprotocol() != one.chosen {
+			t.Errorf("of %v %q is spoken", one.protocols, conn.Subprotocol())
+		}
+		for _, want := range []string{"", one.text} {
+			if message, text, err := conn.ReadMessage(); err != nil || message != one.message || string(text) != want {
+				t.Errorf("%v: got %d %q, %v, want %q", one.protocols, message, text, err, want)
+			}
+			if want == "" {
+				next <- "one"
+			}
+		}
+		if one.chosen == "" { // the container ends
+			next <- ""
+			if _, _, err := conn.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseNormalClosure) {
+				t.Errorf("it ended with %v", err)
+			}
+		}
+		conn.Close()
+		<-gone
+	}
+	for query, want := range map[string]string{"": "unable to negotiate protocol", "&tailLines=1": "waiting to start"} {
+		_, answer, err := dial(query, "mine")
+		if err == nil || answer == nil || answer.StatusCode != 400 {
+			t.Fatalf("%q: %v, %v", query, answer, err)
+		}
+		if text, _ := io.ReadAll(answer.Body); !strings.Contains(string(text), want) {
+			t.Errorf("%q: got %s, want %s", query, text, want)
+		}
+	}
+}
+
 func TestExec(t *testing.T) {
 	var asked string
 	commands := streamtest.Exec(func(io_ streamtest.Streams) int {

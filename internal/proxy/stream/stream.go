@@ -6,7 +6,8 @@
 // v5.channel.k8s.io, kubectl's first choice, is translated to SPDY by
 // Translate, since kubelets and container runtimes know only up to v4. And
 // port-forward's SPDY/3.1+portforward.k8s.io is SPDY inside WebSocket messages,
-// which Unwrap takes out of them. Serve chooses.
+// which Unwrap takes out of them. Serve chooses. A log is only read: Output sends
+// it in messages.
 //
 // Promises: the client is upgraded only after the backend was, so that a
 // refusal reaches it as an ordinary answer; both connections close when either

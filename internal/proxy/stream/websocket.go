@@ -28,9 +28,9 @@ const closeTimeout = 5 * time.Second
 
 // upgrader answers WebSocket handshakes. Parity: the Origin header is not
 // checked; the API server never did, and dashboards depend on it.
-func upgrader(protocol string) *websocket.Upgrader {
+func upgrader(protocols ...string) *websocket.Upgrader {
 	return &websocket.Upgrader{
-		Subprotocols: []string{protocol},
+		Subprotocols: protocols,
 		CheckOrigin:  func(*http.Request) bool { return true },
 		// The buffers that net/http made for the connection serve on.
 	}
