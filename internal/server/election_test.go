@@ -57,15 +57,21 @@ func TestElection(t *testing.T) {
 			ended <- struct{}{}
 		}()
 	}
+	before := ""
 	expect := func(want string) {
 		t.Helper()
-		select {
-		case got := <-leads:
-			if got != want {
-				t.Errorf("%s leads, want %s", got, want)
+		for limit := time.After(time.Minute); ; {
+			select {
+			case got := <-leads:
+				if got == want {
+					before = want
+					return
+				} else if got != before { // on a busy machine a leader may be late to renew, and is elected again
+					t.Errorf("%s leads, want %s", got, want)
+				}
+			case <-limit:
+				t.Fatalf("%s does not lead", want)
 			}
-		case <-time.After(time.Minute):
-			t.Fatalf("%s does not lead", want)
 		}
 	}
 	component(one, "new", "1.37.0")
