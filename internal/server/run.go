@@ -139,6 +139,8 @@ func (s *Server) start(ctx, stop context.Context, background *errgroup.Group) er
 			return err
 		}
 		s.published.Store(true)
+	} else if s.gates.Enabled("StorageVersionAPI") {
+		s.Log.Warn("storage versions are not published: internal.apiserver.k8s.io/v1alpha1 is not served (--runtime-config)")
 	}
 	if _, err := s.cache.Fresh(ctx); err != nil { // so that authorizers begin with what boot made
 		return err
