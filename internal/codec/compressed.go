@@ -130,7 +130,7 @@ type runCache struct {
 
 // compress makes the run of items; with leads, it is the first of its list, and no comma comes before.
 func (r *run) compress(items []Item, leads bool) (err error) {
-	plain := chunk()
+	plain := borrow()
 	defer plain.release()
 	for n := range items {
 		if n > 0 || !leads {
@@ -300,21 +300,4 @@ func multiply(a, b uint32) (product uint32) {
 		}
 	}
 	return product
-}
-
-// buffer is memory that is used again.
-type buffer struct{ b []byte }
-
-// maxKeptOut bounds the buffers that are used again.
-const maxKeptOut = 1 << 20
-
-var buffers = sync.Pool{New: func() any { return &buffer{make([]byte, 0, 16<<10)} }}
-
-func chunk() *buffer { return buffers.Get().(*buffer) }
-
-func (b *buffer) release() {
-	if cap(b.b) <= maxKeptOut {
-		b.b = b.b[:0]
-		buffers.Put(b)
-	}
 }

@@ -143,7 +143,7 @@ const listChunk = 64 << 10
 
 // writeElements writes a head, n elements with commas between them, and a tail.
 func writeElements(w io.Writer, head string, n int, appendElement func(b []byte, n int) ([]byte, error), tail string) (err error) {
-	out := chunk()
+	out := borrow()
 	defer out.release()
 	out.b = append(out.b, head...)
 	for i := range n {

@@ -154,7 +154,7 @@ func (i *Item) appendJSON(b []byte) ([]byte, error) {
 
 // storedJSON makes the JSON of a stored version, and tells where the metadata in it ends, if it knows.
 func (i *Item) storedJSON() (text []byte, metaEnd int, err error) {
-	out := chunk()
+	out := borrow()
 	defer out.release()
 	if out.b, metaEnd, err = i.appendStored(out.b); err != nil {
 		return nil, 0, err

@@ -115,10 +115,10 @@ func (p *Part) Decode(v *watchcache.Version) (object.Object, error) {
 	if v.Err != nil {
 		return nil, v.Err
 	}
-	message := scratch.Get().(*[]byte)
-	defer scratch.Put(message)
-	*message = p.fields.appendTo((*message)[:0], v.Blob)
-	obj, err := decodeMessage(p.hub, *message)
+	message := borrow()
+	defer message.release()
+	message.b = p.fields.appendTo(message.b, v.Blob)
+	obj, err := decodeMessage(p.hub, message.b)
 	if err != nil {
 		return nil, err
 	}

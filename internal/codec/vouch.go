@@ -3,7 +3,7 @@ package codec
 import (
 	"bytes"
 	"hash/maphash"
-	"sync"
+	"slices"
 	"sync/atomic"
 
 	"github.com/timonel/timonel/internal/kind"
@@ -52,9 +52,6 @@ func (p *prints) has(raw []byte) bool {
 	return there != nil && *there == f
 }
 
-// scratch are buffers for messages that are compared and forgotten.
-var scratch = sync.Pool{New: func() any { return new([]byte) }}
-
 // vouch notes that raw, the message of an object that is about to be stored, has its defaults, and reports whether it has. The object is
 // then as it was.
 func vouch(d *kind.Definition, obj object.Object, m message, raw []byte) bool {
@@ -92,12 +89,9 @@ func sameMessage(m message, raw []byte) bool {
 	if m.Size() != len(raw) {
 		return false
 	}
-	b := scratch.Get().(*[]byte)
-	defer scratch.Put(b)
-	if cap(*b) < len(raw) {
-		*b = make([]byte, len(raw))
-	}
-	buffer := (*b)[:len(raw)]
-	_, err := m.MarshalToSizedBuffer(buffer)
-	return err == nil && bytes.Equal(buffer, raw)
+	again := borrow()
+	defer again.release()
+	again.b = slices.Grow(again.b, len(raw))[:len(raw)]
+	_, err := m.MarshalToSizedBuffer(again.b)
+	return err == nil && bytes.Equal(again.b, raw)
 }
