@@ -8,10 +8,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/timonel/timonel/internal/api/core"
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
 	"github.com/timonel/timonel/internal/storage"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
@@ -32,12 +32,9 @@ func (r resources) of(key string) (prefix string, d *kind.Definition) {
 	return key[:first], r[key[:first]]
 }
 
-// private are the servers' own keys, besides those of private definitions: objects that no path serves, and that bear no names.
-func private() []*kind.Definition {
-	endpoints := func(prefix string) *kind.Definition {
-		return &kind.Definition{Version: "v1", Kind: "Endpoints", Plural: prefix, New: kind.Of[corev1.Endpoints](), Private: true}
-	}
-	return []*kind.Definition{endpoints("masterleases"), endpoints("peerserverleases")}
+// serverLeases are stored by servers for each other. They are not among the definitions of kinds.
+func serverLeases() []*kind.Definition {
+	return []*kind.Definition{core.ServerLease(core.MasterLeases), core.ServerLease(core.PeerServerLeases)}
 }
 
 // customResources is where the definitions of custom resources are stored.
@@ -45,7 +42,7 @@ const customResources = "apiextensions.k8s.io/customresourcedefinitions/"
 
 func layout(ctx context.Context, store storage.Store, prefix string, definitions []*kind.Definition) (resources, error) {
 	r := resources{}
-	for _, d := range kind.NewCatalog(slices.Concat(definitions, private())...).Stored() {
+	for _, d := range kind.NewCatalog(slices.Concat(definitions, serverLeases())...).Stored() {
 		r[d.Stored.Prefix] = d
 	}
 	page, err := store.List(ctx, prefix+"/"+customResources, storage.ListOptions{})

@@ -8,9 +8,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/timonel/timonel/internal/api/core"
 	"github.com/timonel/timonel/internal/bootstrap"
 	"github.com/timonel/timonel/internal/codec"
-	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/storage"
 	"github.com/timonel/timonel/internal/storage/watchcache"
 	corev1 "k8s.io/api/core/v1"
@@ -27,7 +27,6 @@ const (
 )
 
 const (
-	peersPrefix  = "masterleases"
 	peerTTL      = 15 * time.Second // of a server that is gone; renewed every leaseRenewal
 	renewTimeout = 5 * time.Second
 )
@@ -47,7 +46,7 @@ type peers struct {
 // peerKeys is the collection of keys. What is in them says no more than their names.
 func peerKeys(prefix string) watchcache.Collection {
 	return watchcache.Collection{
-		Prefix: prefix + "/" + peersPrefix + "/",
+		Prefix: prefix + "/" + core.MasterLeases + "/",
 		Describe: func(_ string, value []byte, _ storage.Revision) watchcache.Description {
 			return watchcache.Description{Blob: value}
 		},
@@ -147,17 +146,15 @@ func (p *peers) release(ctx context.Context) error {
 	return p.kept.Release(ctx)
 }
 
-// peerKind is what kube-apiserver stores at such a key.
-var peerKind = &kind.Definition{Version: "v1", Kind: "Endpoints", Plural: peersPrefix, New: kind.Of[corev1.Endpoints]()}
-
+// peerValue is what kube-apiserver stores at its key.
 func peerValue(own netip.Addr) ([]byte, error) {
-	return codec.EncodeStored(peerKind, &corev1.Endpoints{
+	lease := core.ServerLease(core.MasterLeases)
+	lease.Complete()
+	return codec.EncodeStored(lease, &corev1.Endpoints{
 		ObjectMeta: metav1.ObjectMeta{Generation: 1},
 		Subsets:    []corev1.EndpointSubset{{Addresses: []corev1.EndpointAddress{{IP: own.String()}}}},
 	})
 }
-
-func init() { peerKind.Complete() }
 
 // servers are the addresses that the endpoints shall have; none: they are left alone.
 func (s *Server) servers(ctx context.Context) ([]netip.Addr, error) {

@@ -127,3 +127,18 @@ func endpointsCell(e *corev1.Endpoints) any {
 	}
 	return show.Some(shown, maxEndpointsShown, show.None)
 }
+
+// Where API servers keep addresses of theirs alive: those that are the endpoints of service default/kubernetes, and those at which they ask
+// each other.
+const (
+	MasterLeases     = "masterleases"
+	PeerServerLeases = "peerserverleases"
+)
+
+// ServerLease is what lies at such a place: Endpoints without a name. It is private: no path serves it.
+func ServerLease(place string) *kind.Definition {
+	return &kind.Definition{
+		Version: "v1", Kind: "Endpoints", Plural: place, Scope: kind.Cluster, Private: true,
+		New: kind.Of[corev1.Endpoints](),
+	}
+}
