@@ -8,6 +8,7 @@ import (
 	"github.com/timonel/timonel/internal/api/check"
 	batchv1 "k8s.io/api/batch/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 )
@@ -33,27 +34,20 @@ func checkUncounted(u *batchv1.UncountedTerminatedPods, path *field.Path) field.
 		return nil
 	}
 	var errs field.ErrorList
-	seen := map[string]bool{}
-	for i, uid := range u.Succeeded {
-		at := path.Child("succeeded").Index(i)
-		switch {
-		case uid == "":
-			errs = append(errs, field.Invalid(at, uid, "must not be empty"))
-		case seen[string(uid)]:
-			errs = append(errs, field.Duplicate(at, uid))
+	seen := map[types.UID]bool{}
+	once := func(uids []types.UID, path *field.Path) {
+		for i, uid := range uids {
+			switch {
+			case uid == "":
+				errs = append(errs, field.Invalid(path.Index(i), uid, "must not be empty"))
+			case seen[uid]:
+				errs = append(errs, field.Duplicate(path.Index(i), uid))
+			}
+			seen[uid] = true
 		}
-		seen[string(uid)] = true
 	}
-	for i, uid := range u.Failed {
-		at := path.Child("failed").Index(i)
-		switch {
-		case uid == "":
-			errs = append(errs, field.Invalid(at, uid, "must not be empty"))
-		case seen[string(uid)]:
-			errs = append(errs, field.Duplicate(at, uid))
-		}
-		seen[string(uid)] = true
-	}
+	once(u.Succeeded, path.Child("succeeded"))
+	once(u.Failed, path.Child("failed"))
 	return errs
 }
 

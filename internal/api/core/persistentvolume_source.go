@@ -68,27 +68,13 @@ func validateVolumeAffinity(a *corev1.VolumeNodeAffinity, anyValue bool, at *fie
 // validateVolumeSource wants exactly one source and checks it.
 func validateVolumeSource(v *corev1.PersistentVolume, at *field.Path) field.ErrorList {
 	s := &v.Spec
-	var errs field.ErrorList
-	found := 0
-	see := func(set bool, name string, check func(at *field.Path) field.ErrorList) {
-		if !set {
-			return
-		}
-		if found++; found > 1 {
-			if name == "cephfs" {
-				name = "cephFS" // Parity: only here
-			}
-			errs = append(errs, field.Forbidden(at.Child(name), "may not specify more than 1 volume type"))
-			return
-		}
-		errs = append(errs, check(at.Child(name))...)
-	}
-	see(s.HostPath != nil, "hostPath", func(at *field.Path) field.ErrorList { return podspec.ValidateHostPath(s.HostPath, at) })
-	see(s.GCEPersistentDisk != nil, "gcePersistentDisk", func(at *field.Path) field.ErrorList { return podspec.ValidateGCEDisk(s.GCEPersistentDisk, at) })
-	see(s.AWSElasticBlockStore != nil, "awsElasticBlockStore", func(at *field.Path) field.ErrorList {
+	one := check.Choice{At: at, Of: "volume type", Misspelt: map[string]string{"cephfs": "cephFS"}} // Parity: only here
+	one.See(s.HostPath != nil, "hostPath", func(at *field.Path) field.ErrorList { return podspec.ValidateHostPath(s.HostPath, at) })
+	one.See(s.GCEPersistentDisk != nil, "gcePersistentDisk", func(at *field.Path) field.ErrorList { return podspec.ValidateGCEDisk(s.GCEPersistentDisk, at) })
+	one.See(s.AWSElasticBlockStore != nil, "awsElasticBlockStore", func(at *field.Path) field.ErrorList {
 		return podspec.ValidateAWSDisk(s.AWSElasticBlockStore, at)
 	})
-	see(s.Glusterfs != nil, "glusterfs", func(at *field.Path) field.ErrorList {
+	one.See(s.Glusterfs != nil, "glusterfs", func(at *field.Path) field.ErrorList {
 		errs := check.Required(s.Glusterfs.EndpointsName, at.Child("endpoints"))
 		errs = append(errs, check.Required(s.Glusterfs.Path, at.Child("path"))...)
 		if n := s.Glusterfs.EndpointsNamespace; n != nil {
@@ -100,44 +86,44 @@ func validateVolumeSource(v *corev1.PersistentVolume, at *field.Path) field.Erro
 		}
 		return errs
 	})
-	see(s.Flocker != nil, "flocker", func(at *field.Path) field.ErrorList { return podspec.ValidateFlocker(s.Flocker, at) })
-	see(s.NFS != nil, "nfs", func(at *field.Path) field.ErrorList { return podspec.ValidateNFS(s.NFS, at) })
-	see(s.RBD != nil, "rbd", func(at *field.Path) field.ErrorList {
+	one.See(s.Flocker != nil, "flocker", func(at *field.Path) field.ErrorList { return podspec.ValidateFlocker(s.Flocker, at) })
+	one.See(s.NFS != nil, "nfs", func(at *field.Path) field.ErrorList { return podspec.ValidateNFS(s.NFS, at) })
+	one.See(s.RBD != nil, "rbd", func(at *field.Path) field.ErrorList {
 		return podspec.ValidateRBD(s.RBD.CephMonitors, s.RBD.RBDImage, at)
 	})
-	see(s.Quobyte != nil, "quobyte", func(at *field.Path) field.ErrorList { return podspec.ValidateQuobyte(s.Quobyte, at) })
-	see(s.CephFS != nil, "cephfs", func(at *field.Path) field.ErrorList {
+	one.See(s.Quobyte != nil, "quobyte", func(at *field.Path) field.ErrorList { return podspec.ValidateQuobyte(s.Quobyte, at) })
+	one.See(s.CephFS != nil, "cephfs", func(at *field.Path) field.ErrorList {
 		if len(s.CephFS.Monitors) == 0 {
 			return field.ErrorList{field.Required(at.Child("monitors"), "")}
 		}
 		return nil
 	})
-	see(s.ISCSI != nil, "iscsi", func(at *field.Path) field.ErrorList {
+	one.See(s.ISCSI != nil, "iscsi", func(at *field.Path) field.ErrorList {
 		return append(podspec.ValidateISCSIInterface(v.Name, s.ISCSI.TargetPortal, s.ISCSI.InitiatorName, at), validateVolumeISCSI(s.ISCSI, at)...)
 	})
-	see(s.Cinder != nil, "cinder", func(at *field.Path) field.ErrorList {
+	one.See(s.Cinder != nil, "cinder", func(at *field.Path) field.ErrorList {
 		return append(check.Required(s.Cinder.VolumeID, at.Child("volumeID")), secretReference(s.Cinder.SecretRef, at.Child("secretRef"))...)
 	})
-	see(s.FC != nil, "fc", func(at *field.Path) field.ErrorList { return podspec.ValidateFC(s.FC, at) })
-	see(s.FlexVolume != nil, "flexVolume", func(at *field.Path) field.ErrorList {
+	one.See(s.FC != nil, "fc", func(at *field.Path) field.ErrorList { return podspec.ValidateFC(s.FC, at) })
+	one.See(s.FlexVolume != nil, "flexVolume", func(at *field.Path) field.ErrorList {
 		return podspec.ValidateFlexVolume(s.FlexVolume.Driver, s.FlexVolume.Options, at)
 	})
-	see(s.AzureFile != nil, "azureFile", func(at *field.Path) field.ErrorList { return validateAzureFile(s.AzureFile, at) })
-	see(s.VsphereVolume != nil, "vsphereVolume", func(at *field.Path) field.ErrorList {
+	one.See(s.AzureFile != nil, "azureFile", func(at *field.Path) field.ErrorList { return validateAzureFile(s.AzureFile, at) })
+	one.See(s.VsphereVolume != nil, "vsphereVolume", func(at *field.Path) field.ErrorList {
 		return check.Required(s.VsphereVolume.VolumePath, at.Child("volumePath"))
 	})
-	see(s.PhotonPersistentDisk != nil, "photonPersistentDisk", func(at *field.Path) field.ErrorList {
+	one.See(s.PhotonPersistentDisk != nil, "photonPersistentDisk", func(at *field.Path) field.ErrorList {
 		return check.Required(s.PhotonPersistentDisk.PdID, at.Child("pdID"))
 	})
-	see(s.PortworxVolume != nil, "portworxVolume", func(at *field.Path) field.ErrorList {
+	one.See(s.PortworxVolume != nil, "portworxVolume", func(at *field.Path) field.ErrorList {
 		return check.Required(s.PortworxVolume.VolumeID, at.Child("volumeID"))
 	})
-	see(s.AzureDisk != nil, "azureDisk", func(at *field.Path) field.ErrorList { return podspec.ValidateAzureDisk(s.AzureDisk, at) })
-	see(s.ScaleIO != nil, "scaleIO", func(at *field.Path) field.ErrorList {
+	one.See(s.AzureDisk != nil, "azureDisk", func(at *field.Path) field.ErrorList { return podspec.ValidateAzureDisk(s.AzureDisk, at) })
+	one.See(s.ScaleIO != nil, "scaleIO", func(at *field.Path) field.ErrorList {
 		return podspec.ValidateScaleIO(s.ScaleIO.Gateway, s.ScaleIO.System, s.ScaleIO.VolumeName, at)
 	})
-	see(s.Local != nil, "local", func(at *field.Path) field.ErrorList { return validateLocal(s, at) })
-	see(s.StorageOS != nil, "storageos", func(at *field.Path) field.ErrorList {
+	one.See(s.Local != nil, "local", func(at *field.Path) field.ErrorList { return validateLocal(s, at) })
+	one.See(s.StorageOS != nil, "storageos", func(at *field.Path) field.ErrorList {
 		errs := podspec.ValidateStorageOS(s.StorageOS.VolumeName, s.StorageOS.VolumeNamespace, at)
 		if r := s.StorageOS.SecretRef; r != nil {
 			errs = append(errs, check.Required(r.Name, at.Child("secretRef", "name"))...)
@@ -145,11 +131,8 @@ func validateVolumeSource(v *corev1.PersistentVolume, at *field.Path) field.Erro
 		}
 		return errs
 	})
-	see(s.CSI != nil, "csi", func(at *field.Path) field.ErrorList { return validateCSI(s.CSI, at) })
-	if found == 0 {
-		errs = append(errs, field.Required(at, "must specify a volume type"))
-	}
-	return errs
+	one.See(s.CSI != nil, "csi", func(at *field.Path) field.ErrorList { return validateCSI(s.CSI, at) })
+	return one.Required()
 }
 
 func validateVolumeISCSI(i *corev1.ISCSIPersistentVolumeSource, at *field.Path) field.ErrorList {

@@ -20,32 +20,18 @@ type handler struct {
 }
 
 func (c *checker) checkHandler(h handler, path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	found := 0
-	see := func(set bool, name string, check func(at *field.Path) field.ErrorList) {
-		if !set {
-			return
-		}
-		if found++; found > 1 {
-			errs = append(errs, field.Forbidden(path.Child(name), "may not specify more than 1 handler type"))
-			return
-		}
-		errs = append(errs, check(path.Child(name))...)
-	}
-	see(h.exec != nil, "exec", func(at *field.Path) field.ErrorList {
+	one := check.Choice{At: path, Of: "handler type"}
+	one.See(h.exec != nil, "exec", func(at *field.Path) field.ErrorList {
 		if len(h.exec.Command) == 0 {
 			return field.ErrorList{field.Required(at.Child("command"), "")}
 		}
 		return nil
 	})
-	see(h.http != nil, "httpGet", func(at *field.Path) field.ErrorList { return checkHTTPGet(h.http, at) })
-	see(h.tcp != nil, "tcpSocket", func(at *field.Path) field.ErrorList { return PortOrName(h.tcp.Port, at.Child("port")) })
-	see(h.grpc != nil, "grpc", func(at *field.Path) field.ErrorList { return check.Port(h.grpc.Port, at.Child("port")) })
-	see(h.sleep != nil, "sleep", func(at *field.Path) field.ErrorList { return c.checkSleep(h.sleep, at) })
-	if found == 0 {
-		errs = append(errs, field.Required(path, "must specify a handler type"))
-	}
-	return errs
+	one.See(h.http != nil, "httpGet", func(at *field.Path) field.ErrorList { return checkHTTPGet(h.http, at) })
+	one.See(h.tcp != nil, "tcpSocket", func(at *field.Path) field.ErrorList { return PortOrName(h.tcp.Port, at.Child("port")) })
+	one.See(h.grpc != nil, "grpc", func(at *field.Path) field.ErrorList { return check.Port(h.grpc.Port, at.Child("port")) })
+	one.See(h.sleep != nil, "sleep", func(at *field.Path) field.ErrorList { return c.checkSleep(h.sleep, at) })
+	return one.Required()
 }
 
 func checkHTTPGet(h *corev1.HTTPGetAction, at *field.Path) field.ErrorList {

@@ -16,6 +16,7 @@ import (
 )
 
 const (
+	volumeType   = "volume type"
 	textFileMode = "must be a number between 0 and 0777 (octal), both inclusive"
 	maxFileMode  = 0o777
 
@@ -71,120 +72,96 @@ func (c *checker) checkVolumes(path *field.Path) field.ErrorList {
 	return errs
 }
 
-// sources goes through the kinds of volume in a fixed order: the first that is set is checked, any further one is too many.
-// misspelt are names that answers about the latter write in another way.
-type sources struct {
-	at    *field.Path
-	found int
-	errs  field.ErrorList
-}
-
 // Parity: these two are what kube-apiserver says.
 var misspelt = map[string]string{"cephfs": "cephFS", "downwardAPI": "downwarAPI"}
 
-func (s *sources) see(set bool, name string, check func(at *field.Path) field.ErrorList) {
-	if !set {
-		return
-	}
-	if s.found++; s.found > 1 {
-		if odd := misspelt[name]; odd != "" {
-			name = odd
-		}
-		s.errs = append(s.errs, field.Forbidden(s.at.Child(name), "may not specify more than 1 volume type"))
-		return
-	}
-	if check != nil {
-		s.errs = append(s.errs, check(s.at.Child(name))...)
-	}
-}
-
 func (c *checker) checkVolumeSource(v *corev1.Volume, at *field.Path) field.ErrorList {
-	s := &sources{at: at}
-	s.see(v.EmptyDir != nil, "emptyDir", func(at *field.Path) field.ErrorList {
+	s := &check.Choice{At: at, Of: volumeType, Misspelt: misspelt}
+	s.See(v.EmptyDir != nil, "emptyDir", func(at *field.Path) field.ErrorList {
 		if l := v.EmptyDir.SizeLimit; l != nil && l.Sign() < 0 {
 			return field.ErrorList{field.Forbidden(at.Child("sizeLimit"), "SizeLimit field must be a valid resource quantity")}
 		}
 		return nil
 	})
-	s.see(v.HostPath != nil, "hostPath", func(at *field.Path) field.ErrorList { return ValidateHostPath(v.HostPath, at) })
-	s.see(v.GitRepo != nil, "gitRepo", func(at *field.Path) field.ErrorList {
+	s.See(v.HostPath != nil, "hostPath", func(at *field.Path) field.ErrorList { return ValidateHostPath(v.HostPath, at) })
+	s.See(v.GitRepo != nil, "gitRepo", func(at *field.Path) field.ErrorList {
 		return append(check.Required(v.GitRepo.Repository, at.Child("repository")), descendingPath(v.GitRepo.Directory, at.Child("directory"))...)
 	})
-	s.see(v.GCEPersistentDisk != nil, "gcePersistentDisk", func(at *field.Path) field.ErrorList { return ValidateGCEDisk(v.GCEPersistentDisk, at) })
-	s.see(v.AWSElasticBlockStore != nil, "awsElasticBlockStore", func(at *field.Path) field.ErrorList { return ValidateAWSDisk(v.AWSElasticBlockStore, at) })
-	s.see(v.Secret != nil, "secret", func(at *field.Path) field.ErrorList {
+	s.See(v.GCEPersistentDisk != nil, "gcePersistentDisk", func(at *field.Path) field.ErrorList { return ValidateGCEDisk(v.GCEPersistentDisk, at) })
+	s.See(v.AWSElasticBlockStore != nil, "awsElasticBlockStore", func(at *field.Path) field.ErrorList { return ValidateAWSDisk(v.AWSElasticBlockStore, at) })
+	s.See(v.Secret != nil, "secret", func(at *field.Path) field.ErrorList {
 		errs := check.Required(v.Secret.SecretName, at.Child("secretName"))
 		return append(errs, checkFiles(v.Secret.DefaultMode, v.Secret.Items, at)...)
 	})
-	s.see(v.NFS != nil, "nfs", func(at *field.Path) field.ErrorList { return ValidateNFS(v.NFS, at) })
-	s.see(v.ISCSI != nil, "iscsi", func(at *field.Path) field.ErrorList { return checkISCSI(v.ISCSI, at) })
+	s.See(v.NFS != nil, "nfs", func(at *field.Path) field.ErrorList { return ValidateNFS(v.NFS, at) })
+	s.See(v.ISCSI != nil, "iscsi", func(at *field.Path) field.ErrorList { return checkISCSI(v.ISCSI, at) })
 	if i := v.ISCSI; i != nil && i.InitiatorName != nil && len(v.Name+":"+i.TargetPortal) > maxISCSIName {
-		s.errs = append(s.errs, field.Invalid(at.Child("name"), v.Name, textISCSIName))
+		s.Errs = append(s.Errs, field.Invalid(at.Child("name"), v.Name, textISCSIName))
 	}
-	s.see(v.Glusterfs != nil, "glusterfs", func(at *field.Path) field.ErrorList {
+	s.See(v.Glusterfs != nil, "glusterfs", func(at *field.Path) field.ErrorList {
 		return append(check.Required(v.Glusterfs.EndpointsName, at.Child("endpoints")), check.Required(v.Glusterfs.Path, at.Child("path"))...)
 	})
-	s.see(v.Flocker != nil, "flocker", func(at *field.Path) field.ErrorList { return ValidateFlocker(v.Flocker, at) })
-	s.see(v.PersistentVolumeClaim != nil, "persistentVolumeClaim", func(at *field.Path) field.ErrorList {
+	s.See(v.Flocker != nil, "flocker", func(at *field.Path) field.ErrorList { return ValidateFlocker(v.Flocker, at) })
+	s.See(v.PersistentVolumeClaim != nil, "persistentVolumeClaim", func(at *field.Path) field.ErrorList {
 		return check.Required(v.PersistentVolumeClaim.ClaimName, at.Child("claimName"))
 	})
-	s.see(v.RBD != nil, "rbd", func(at *field.Path) field.ErrorList {
+	s.See(v.RBD != nil, "rbd", func(at *field.Path) field.ErrorList {
 		return ValidateRBD(v.RBD.CephMonitors, v.RBD.RBDImage, at)
 	})
-	s.see(v.Cinder != nil, "cinder", func(at *field.Path) field.ErrorList {
+	s.See(v.Cinder != nil, "cinder", func(at *field.Path) field.ErrorList {
 		errs := check.Required(v.Cinder.VolumeID, at.Child("volumeID"))
 		if v.Cinder.SecretRef != nil {
 			errs = append(errs, check.Required(v.Cinder.SecretRef.Name, at.Child("secretRef", "name"))...)
 		}
 		return errs
 	})
-	s.see(v.CephFS != nil, "cephfs", func(at *field.Path) field.ErrorList {
+	s.See(v.CephFS != nil, "cephfs", func(at *field.Path) field.ErrorList {
 		if len(v.CephFS.Monitors) == 0 {
 			return field.ErrorList{field.Required(at.Child("monitors"), "")}
 		}
 		return nil
 	})
-	s.see(v.Quobyte != nil, "quobyte", func(at *field.Path) field.ErrorList { return ValidateQuobyte(v.Quobyte, at) })
-	s.see(v.DownwardAPI != nil, "downwardAPI", func(at *field.Path) field.ErrorList {
+	s.See(v.Quobyte != nil, "quobyte", func(at *field.Path) field.ErrorList { return ValidateQuobyte(v.Quobyte, at) })
+	s.See(v.DownwardAPI != nil, "downwardAPI", func(at *field.Path) field.ErrorList {
 		errs := checkMode(v.DownwardAPI.DefaultMode, at.Child("defaultMode"))
 		for i := range v.DownwardAPI.Items {
 			errs = append(errs, checkDownwardFile(&v.DownwardAPI.Items[i], at)...)
 		}
 		return errs
 	})
-	s.see(v.FC != nil, "fc", func(at *field.Path) field.ErrorList { return ValidateFC(v.FC, at) })
-	s.see(v.FlexVolume != nil, "flexVolume", func(at *field.Path) field.ErrorList {
+	s.See(v.FC != nil, "fc", func(at *field.Path) field.ErrorList { return ValidateFC(v.FC, at) })
+	s.See(v.FlexVolume != nil, "flexVolume", func(at *field.Path) field.ErrorList {
 		return ValidateFlexVolume(v.FlexVolume.Driver, v.FlexVolume.Options, at)
 	})
-	s.see(v.ConfigMap != nil, "configMap", func(at *field.Path) field.ErrorList {
+	s.See(v.ConfigMap != nil, "configMap", func(at *field.Path) field.ErrorList {
 		errs := check.Required(v.ConfigMap.Name, at.Child("name"))
 		return append(errs, checkFiles(v.ConfigMap.DefaultMode, v.ConfigMap.Items, at)...)
 	})
-	s.see(v.AzureFile != nil, "azureFile", func(at *field.Path) field.ErrorList {
+	s.See(v.AzureFile != nil, "azureFile", func(at *field.Path) field.ErrorList {
 		return append(check.Required(v.AzureFile.SecretName, at.Child("secretName")), check.Required(v.AzureFile.ShareName, at.Child("shareName"))...)
 	})
-	s.see(v.VsphereVolume != nil, "vsphereVolume", func(at *field.Path) field.ErrorList {
+	s.See(v.VsphereVolume != nil, "vsphereVolume", func(at *field.Path) field.ErrorList {
 		return check.Required(v.VsphereVolume.VolumePath, at.Child("volumePath"))
 	})
-	s.see(v.PhotonPersistentDisk != nil, "photonPersistentDisk", func(at *field.Path) field.ErrorList {
+	s.See(v.PhotonPersistentDisk != nil, "photonPersistentDisk", func(at *field.Path) field.ErrorList {
 		return check.Required(v.PhotonPersistentDisk.PdID, at.Child("pdID"))
 	})
-	s.see(v.PortworxVolume != nil, "portworxVolume", func(at *field.Path) field.ErrorList {
+	s.See(v.PortworxVolume != nil, "portworxVolume", func(at *field.Path) field.ErrorList {
 		return check.Required(v.PortworxVolume.VolumeID, at.Child("volumeID"))
 	})
-	s.see(v.AzureDisk != nil, "azureDisk", func(at *field.Path) field.ErrorList { return ValidateAzureDisk(v.AzureDisk, at) })
-	s.see(v.StorageOS != nil, "storageos", func(at *field.Path) field.ErrorList {
+	s.See(v.AzureDisk != nil, "azureDisk", func(at *field.Path) field.ErrorList { return ValidateAzureDisk(v.AzureDisk, at) })
+	s.See(v.StorageOS != nil, "storageos", func(at *field.Path) field.ErrorList {
 		errs := ValidateStorageOS(v.StorageOS.VolumeName, v.StorageOS.VolumeNamespace, at)
 		if r := v.StorageOS.SecretRef; r != nil {
 			errs = append(errs, check.Required(r.Name, at.Child("secretRef", "name"))...)
 		}
 		return errs
 	})
-	s.see(v.Projected != nil, "projected", func(at *field.Path) field.ErrorList { return c.checkProjected(v.Projected, at) })
-	s.see(v.ScaleIO != nil, "scaleIO", func(at *field.Path) field.ErrorList {
+	s.See(v.Projected != nil, "projected", func(at *field.Path) field.ErrorList { return c.checkProjected(v.Projected, at) })
+	s.See(v.ScaleIO != nil, "scaleIO", func(at *field.Path) field.ErrorList {
 		return ValidateScaleIO(v.ScaleIO.Gateway, v.ScaleIO.System, v.ScaleIO.VolumeName, at)
 	})
-	s.see(v.CSI != nil, "csi", func(at *field.Path) field.ErrorList {
+	s.See(v.CSI != nil, "csi", func(at *field.Path) field.ErrorList {
 		errs := ValidateDriverName(v.CSI.Driver, at.Child("driver"))
 		switch r := v.CSI.NodePublishSecretRef; {
 		case r == nil:
@@ -195,20 +172,17 @@ func (c *checker) checkVolumeSource(v *corev1.Volume, at *field.Path) field.Erro
 		}
 		return errs
 	})
-	s.see(v.Ephemeral != nil, "ephemeral", func(ephemeral *field.Path) field.ErrorList {
+	s.See(v.Ephemeral != nil, "ephemeral", func(ephemeral *field.Path) field.ErrorList {
 		return append(checkEphemeralVolume(v.Ephemeral, ephemeral), c.checkClaimName(v.Name, at.Child("name"))...)
 	})
-	s.see(v.Image != nil, "image", func(at *field.Path) field.ErrorList {
+	s.See(v.Image != nil, "image", func(at *field.Path) field.ErrorList {
 		var errs field.ErrorList
 		if c.pod != nil {
 			errs = append(errs, check.Required(v.Image.Reference, at.Child("reference"))...)
 		}
 		return append(errs, check.RequiredOneOf(v.Image.PullPolicy, at.Child("pullPolicy"), corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
 	})
-	if s.found == 0 {
-		s.errs = append(s.errs, field.Required(at, "must specify a volume type"))
-	}
-	return s.errs
+	return s.Required()
 }
 
 func checkMode(mode *int32, at *field.Path) field.ErrorList {
@@ -273,19 +247,9 @@ func (c *checker) checkProjected(p *corev1.ProjectedVolumeSource, at *field.Path
 		taken[path] = true
 	}
 	for i := range p.Sources {
-		s, here := &p.Sources[i], at.Child("sources").Index(i)
-		found := 0
-		see := func(set bool, name string, check func(at *field.Path) field.ErrorList) {
-			if !set {
-				return
-			}
-			if found++; found > 1 {
-				errs = append(errs, field.Forbidden(here.Child(name), "may not specify more than 1 volume type"))
-				return
-			}
-			errs = append(errs, check(here.Child(name))...)
-		}
-		see(s.Secret != nil, "secret", func(at *field.Path) field.ErrorList {
+		s := &p.Sources[i]
+		source := check.Choice{At: at.Child("sources").Index(i), Of: volumeType}
+		source.See(s.Secret != nil, "secret", func(at *field.Path) field.ErrorList {
 			e := check.Required(s.Secret.Name, at.Child("name"))
 			e = append(e, checkFiles(nil, s.Secret.Items, at)...)
 			for _, item := range s.Secret.Items {
@@ -293,7 +257,7 @@ func (c *checker) checkProjected(p *corev1.ProjectedVolumeSource, at *field.Path
 			}
 			return e
 		})
-		see(s.ConfigMap != nil, "configMap", func(at *field.Path) field.ErrorList {
+		source.See(s.ConfigMap != nil, "configMap", func(at *field.Path) field.ErrorList {
 			e := check.Required(s.ConfigMap.Name, at.Child("name"))
 			e = append(e, checkFiles(nil, s.ConfigMap.Items, at)...)
 			for _, item := range s.ConfigMap.Items {
@@ -301,7 +265,7 @@ func (c *checker) checkProjected(p *corev1.ProjectedVolumeSource, at *field.Path
 			}
 			return e
 		})
-		see(s.DownwardAPI != nil, "downwardAPI", func(at *field.Path) field.ErrorList {
+		source.See(s.DownwardAPI != nil, "downwardAPI", func(at *field.Path) field.ErrorList {
 			var e field.ErrorList
 			for j := range s.DownwardAPI.Items {
 				e = append(e, checkDownwardFile(&s.DownwardAPI.Items[j], at)...)
@@ -309,21 +273,22 @@ func (c *checker) checkProjected(p *corev1.ProjectedVolumeSource, at *field.Path
 			}
 			return e
 		})
-		see(s.ServiceAccountToken != nil, "serviceAccountToken", func(at *field.Path) field.ErrorList {
+		source.See(s.ServiceAccountToken != nil, "serviceAccountToken", func(at *field.Path) field.ErrorList {
 			claim(s.ServiceAccountToken.Path, s.ServiceAccountToken.Path)
 			return c.checkTokenSource(s.ServiceAccountToken, at)
 		})
-		see(s.ClusterTrustBundle != nil, "clusterTrustBundle", func(at *field.Path) field.ErrorList {
+		source.See(s.ClusterTrustBundle != nil, "clusterTrustBundle", func(at *field.Path) field.ErrorList {
 			claim(s.ClusterTrustBundle.Path, s.ClusterTrustBundle.Path)
 			return checkBundleSource(s.ClusterTrustBundle, at)
 		})
-		see(s.PodCertificate != nil, "podCertificate", func(at *field.Path) field.ErrorList {
+		source.See(s.PodCertificate != nil, "podCertificate", func(at *field.Path) field.ErrorList {
 			e := checkCertificateSource(s.PodCertificate, at)
 			for _, f := range []string{s.PodCertificate.CredentialBundlePath, s.PodCertificate.KeyPath, s.PodCertificate.CertificateChainPath} {
 				claim(f, f)
 			}
 			return e
 		})
+		errs = append(errs, source.Errs...)
 	}
 	return errs
 }
