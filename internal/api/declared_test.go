@@ -17,7 +17,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/timonel/timonel/internal/feature"
 	"github.com/timonel/timonel/internal/kind"
 	"github.com/timonel/timonel/internal/object"
@@ -343,40 +342,6 @@ func (a *audit) depth(tree map[string]any, p place) int {
 	return len(p)
 }
 
-// examples are the valid objects of the archives, by kind.
-func examples(t *testing.T) map[string][][]byte {
-	files, err := filepath.Glob("*/testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no archives (%v)", err)
-	}
-	all := map[string][][]byte{}
-	for _, f := range files {
-		a, err := txtar.ParseFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		outcome := map[string]string{}
-		for _, f := range a.Files {
-			if name, ok := strings.CutSuffix(f.Name, ".out"); ok {
-				outcome[name] = string(f.Data)
-			}
-		}
-		for _, f := range a.Files {
-			name, ok := strings.CutSuffix(f.Name, ".yaml")
-			if !ok || strings.HasPrefix(outcome[strings.TrimSuffix(name, ".old")], "error:") && !strings.HasSuffix(name, ".old") {
-				continue
-			}
-			var meta metav1.TypeMeta
-			if err := yaml.Unmarshal(f.Data, &meta); err != nil {
-				t.Fatalf("%s: %v", f.Name, err)
-			}
-			key := meta.APIVersion + " " + meta.Kind
-			all[key] = append(all[key], f.Data)
-		}
-	}
-	return all
-}
-
 // audit breaks the rules of one kind.
 type audit struct {
 	*testing.T
@@ -403,7 +368,7 @@ func TestDeclaredRules(t *testing.T) {
 				}
 				t.Run(d.Resource().String(), func(t *testing.T) {
 					a := audit{T: t, d: d, gates: gates, bases: []map[string]any{least}}
-					for _, text := range known[d.APIVersion()+" "+d.Kind] {
+					for _, text := range known[d.GroupVersionKind()] {
 						obj := d.New()
 						if err := yaml.Unmarshal(text, obj); err != nil {
 							t.Fatal(err)

@@ -31,7 +31,7 @@ func TestDefaultsAreValid(t *testing.T) {
 		if d.Default == nil || d.Convert != nil {
 			continue
 		}
-		for _, text := range known[d.APIVersion()+" "+d.Kind] {
+		for _, text := range known[d.GroupVersionKind()] {
 			obj := d.New()
 			if err := yaml.Unmarshal(text, obj); err != nil {
 				t.Fatal(err)

@@ -43,7 +43,7 @@ func TestWarningsAreSaidOnce(t *testing.T) {
 		if d.Warnings == nil || d.Convert != nil {
 			continue
 		}
-		for _, text := range known[d.APIVersion()+" "+d.Kind] {
+		for _, text := range known[d.GroupVersionKind()] {
 			obj := d.New()
 			if err := yaml.Unmarshal(text, obj); err != nil {
 				t.Fatal(err)
