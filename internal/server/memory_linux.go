@@ -9,11 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// trim gives back memory that is not needed: free heap, and the pages of files that were touched once (of the program: type registration,
-// first boot; of etcd's database: loading). What is needed again is mapped again
-// from the page cache.
+// trim gives back memory that is not needed: free heap, and pages of files.
 func trim() {
 	debug.FreeOSMemory()
+	trimFiles()
+}
+
+// trimFiles gives back the pages of files that were touched once (of the program: type registration,
+// first boot; of etcd's database: loading). What is needed again is mapped again
+// from the page cache.
+func trimFiles() {
 	program, err := os.Executable()
 	if err != nil {
 		return

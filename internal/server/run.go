@@ -32,7 +32,7 @@ const (
 	maxStreams        = 100       // requests at once on an HTTP/2 connection
 	streamWindow      = 256 << 10 // bytes of a body that are on their way
 	drainTimeout      = 10 * time.Second
-	trimAfter         = 3 * time.Second // after the server is ready, and its first clients with it
+	trimAfter         = 3 * time.Second // after the server is ready, and its first clients with it; what no client needs goes at once
 )
 
 // ErrPortInUse says that another process listens on the server's port.
@@ -83,6 +83,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener, ready func()) e
 		if ready != nil {
 			ready()
 		}
+		trimFiles() // most of what a start touches, nothing else does
 		defer giveBack(trimAfter, quietAfter, trim).end()
 		if err := s.keep(ctx, inner); err != nil {
 			return err
