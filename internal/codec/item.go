@@ -127,6 +127,14 @@ func (i *Item) appendTransient(b []byte) ([]byte, error) {
 	return append(b, text...), err
 }
 
+// kept returns the item's JSON if that is kept, else nil.
+func (i *Item) kept() []byte {
+	if i.Version == nil || i.Object != nil {
+		return nil
+	}
+	return forms.load(i).json
+}
+
 // appendListed appends the item's JSON as a list item; it is kept while there is room.
 func (i *Item) appendListed(b []byte) ([]byte, error) {
 	if i.Version == nil || i.Object != nil {
