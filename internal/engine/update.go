@@ -25,11 +25,8 @@ func (e *Engine) Update(ctx context.Context, c *Call, body Body, options metav1.
 	if c.Sub != nil && c.Sub.Scale != nil {
 		return e.updateScale(ctx, c, body, options)
 	}
-	sent, err := e.decode(c, c.Definition, body)
+	sent, err := e.sent(c, body)
 	if err != nil {
-		return Result{}, err
-	}
-	if err := matchURL(c, sent); err != nil {
 		return Result{}, err
 	}
 	if c.Definition.MustMatch && sent.GetResourceVersion() == "" && (c.Sub == nil || c.Sub.View != nil) {
@@ -40,20 +37,41 @@ func (e *Engine) Update(ctx context.Context, c *Call, body Body, options metav1.
 			return Result{}, mustMatch(c.Definition, c.Name)
 		}
 	}
+	// A try uses up what was sent; the next one, which is rare, decodes it again.
+	uid, used := sent.GetUID(), false
+	take := func() (object.Object, error) {
+		if used {
+			return e.sent(c, body)
+		}
+		used = true
+		return sent, nil
+	}
 	result, err := e.write(ctx, c, writeOptions{
 		manager: options.FieldManager, dryRun: dryRun(options.DryRun), options: &options, verb: "update",
-		versionText: sent.GetResourceVersion(), uid: sent.GetUID(),
-	}, func(object.Object) (object.Object, error) { return object.Copy(sent), nil })
-	if apierrors.IsNotFound(err) && c.Definition.CreateOnPut && c.Sub == nil && sent.GetUID() == "" {
+		versionText: sent.GetResourceVersion(), uid: uid,
+	}, func(object.Object) (object.Object, error) { return take() })
+	if apierrors.IsNotFound(err) && c.Definition.CreateOnPut && c.Sub == nil && uid == "" {
 		if c.MayCreate != nil {
 			if err := c.MayCreate(ctx); err != nil {
 				return Result{}, err
 			}
 		}
+		if sent, err = take(); err != nil {
+			return Result{}, err
+		}
 		sent.SetResourceVersion("")
 		return e.create(ctx, c, sent, metav1.CreateOptions{DryRun: options.DryRun, FieldManager: options.FieldManager, FieldValidation: options.FieldValidation})
 	}
 	return result, err
+}
+
+// sent decodes the body of an update.
+func (e *Engine) sent(c *Call, body Body) (object.Object, error) {
+	obj, err := e.decode(c, c.Definition, body)
+	if err != nil {
+		return nil, err
+	}
+	return obj, matchURL(c, obj)
 }
 
 // matchURL refuses a body whose name or namespace is not that of the URL.

@@ -20,7 +20,7 @@ func WarnPod(p, old *corev1.Pod) []string {
 		return nil
 	}
 	var texts []string
-	if messages := validation.IsDNS1123Label(p.Name); len(messages) > 0 {
+	if messages := check.Label(p.Name); len(messages) > 0 {
 		texts = append(texts, fmt.Sprintf("metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: %v", messages))
 	}
 	return append(texts, warnings(&p.ObjectMeta, &p.Spec, nil)...)
@@ -28,7 +28,7 @@ func WarnPod(p, old *corev1.Pod) []string {
 
 // WarnName tells that names made from this one will not be host names.
 func WarnName(name string) []string {
-	messages := validation.IsDNS1123Label(name)
+	messages := check.Label(name)
 	if len(messages) == 0 {
 		return nil
 	}
