@@ -5,14 +5,34 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
-// TestPagesOfTheProgramAreGivenBack: what this test was linked into has touched most of its pages to start.
+// TestPagesOfTheProgramAreGivenBack: all of the program is touched once more, as a start touches much of it.
 func TestPagesOfTheProgramAreGivenBack(t *testing.T) {
+	program, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	info, err := program.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := unix.Mmap(int(program.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(b)
+	sum := byte(0)
+	for i := 0; i < len(b); i += os.Getpagesize() {
+		sum += b[i]
+	}
 	before := pagesOfFiles(t)
 	trimFiles()
-	if after := pagesOfFiles(t); after > before/2 {
-		t.Errorf("%d kB of files are in memory, %d before", after, before)
+	if after := pagesOfFiles(t); after > before/2 || before < len(b)>>10 {
+		t.Errorf("%d kB of files are in memory, %d before (%d)", after, before, sum)
 	}
 }
 
