@@ -276,7 +276,7 @@ func (e *Engine) storeNew(ctx context.Context, c *Call, d *kind.Definition, obj 
 	}
 	txn.Then = append([]storage.Op{op}, txn.Then...)
 	if dry {
-		if err := e.loaded(ctx, e.view(d)); err != nil {
+		if _, err := e.loaded(ctx, d); err != nil {
 			return item, err
 		}
 		if err := e.wait(ctx, "", 0); err != nil { // no transaction tells whether there is one

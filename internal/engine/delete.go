@@ -49,7 +49,7 @@ func (e *Engine) Delete(ctx context.Context, c *Call, options metav1.DeleteOptio
 // deletion of another can be asked: finalizers, preconditions, admission. An object that decodes is left alone: 422.
 func (e *Engine) DeleteUnreadable(ctx context.Context, c *Call, options metav1.DeleteOptions) (Result, error) {
 	d := c.Definition.Hub()
-	if err := e.loaded(ctx, e.view(d)); err != nil {
+	if _, err := e.loaded(ctx, d); err != nil {
 		return Result{}, err
 	}
 	if err := e.wait(ctx, "", 0); err != nil {

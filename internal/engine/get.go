@@ -40,13 +40,17 @@ func (e *Engine) Get(ctx context.Context, c *Call, options metav1.GetOptions) (c
 	if err != nil {
 		return item, fmt.Errorf("%w", field.Invalid(field.NewPath("resourceVersion"), options.ResourceVersion, err.Error()))
 	}
-	if err := e.loaded(ctx, e.view(c.Definition)); err != nil {
+	view, err := e.loaded(ctx, c.Definition)
+	if err != nil {
 		return item, err
+	}
+	if view == nil {
+		return item, e.notFound(c.Definition, c.Name)
 	}
 	if err := e.wait(ctx, options.ResourceVersion, storage.Revision(at)); err != nil {
 		return item, err
 	}
-	v, ok := e.object(c.Definition, c.Namespace, c.Name)
+	v, ok := view.Get(object.Key(c.Namespace, c.Name))
 	if !ok {
 		return item, e.notFound(c.Definition, c.Name)
 	}
@@ -84,26 +88,34 @@ func (e *Engine) wait(ctx context.Context, text string, at storage.Revision) err
 	return nil
 }
 
-// loaded waits until the objects of a kind that has just been defined, or changed, have been read from the store. Nothing may be said of
-// them before, least of all that they are not there.
-func (e *Engine) loaded(ctx context.Context, view *watchcache.View) error {
-	if view == nil {
-		return nil
-	}
-	select {
-	case <-view.Ready():
-		return nil
-	default:
-	}
-	ctx, cancel := context.WithTimeout(ctx, freshnessWait)
-	defer cancel()
-	select {
-	case <-view.Ready():
-		return nil
-	case <-ctx.Done():
-		return late(ctx.Err())
+// loaded waits until the objects of a kind that has just been defined, or changed, have been read from the store, and returns their
+// view; nil if the kind is gone. Nothing may be said of them before, least of all that they are not there.
+func (e *Engine) loaded(ctx context.Context, d *kind.Definition) (*watchcache.View, error) {
+	for began := time.Now(); ; {
+		view := e.view(d)
+		if view == nil {
+			return nil, nil
+		}
+		if !view.Dropped() {
+			select {
+			case <-view.Ready():
+				return view, nil
+			default:
+			}
+		}
+		if time.Since(began) > freshnessWait {
+			return nil, late(context.DeadlineExceeded)
+		}
+		select {
+		case <-time.After(loadedAgain):
+		case <-ctx.Done():
+			return nil, late(ctx.Err())
+		}
 	}
 }
+
+// loadedAgain is when it is looked again whether a view is loaded, or another has taken its place.
+const loadedAgain = 2 * time.Millisecond
 
 // keep makes sure that the cache shows what this server has answered about a kind. It asks nobody, and seldom waits: for the moment that
 // a change needs to come back from the store.
@@ -129,15 +141,20 @@ func (e *Engine) commit(ctx context.Context, d *kind.Definition, txn storage.Txn
 // current returns the object as it is now in the hub's form, and the version that it was read
 // from: for a write. NotFound if there is none.
 func (e *Engine) current(ctx context.Context, d *kind.Definition, namespace, name string, fresh bool) (object.Object, *watchcache.Version, error) {
+	view := e.view(d)
 	if fresh {
-		if err := e.loaded(ctx, e.view(d)); err != nil {
+		var err error
+		if view, err = e.loaded(ctx, d); err != nil {
 			return nil, nil, err
 		}
 		if err := e.wait(ctx, "", 0); err != nil {
 			return nil, nil, err
 		}
 	}
-	v, ok := e.object(d, namespace, name)
+	if view == nil {
+		return nil, nil, e.notFound(d, name)
+	}
+	v, ok := view.Get(object.Key(namespace, name))
 	if !ok {
 		return nil, nil, e.notFound(d, name)
 	}

@@ -81,12 +81,12 @@ func (e *Engine) listVirtual(ctx context.Context, c *Call) (Page, error) {
 
 // snapshot chooses the state that a list shows, and where in it a continued list begins.
 func (e *Engine) snapshot(ctx context.Context, c *Call, query *watchcache.Query, options metav1.ListOptions) (watchcache.Snapshot, error) {
-	view := e.view(c.Definition)
+	view, err := e.loaded(ctx, c.Definition)
+	if err != nil {
+		return watchcache.Snapshot{}, err
+	}
 	if view == nil {
 		return watchcache.Snapshot{}, e.notFound(c.Definition, "")
-	}
-	if err := e.loaded(ctx, view); err != nil {
-		return watchcache.Snapshot{}, err
 	}
 	at, err := codec.ParseRevision(options.ResourceVersion)
 	if err != nil {

@@ -65,12 +65,12 @@ func (r reader) list(ctx context.Context, resource schema.GroupResource, namespa
 	if err != nil {
 		return nil, err
 	}
-	view := r.e.view(d)
+	view, err := r.e.loaded(ctx, d)
+	if err != nil {
+		return nil, err
+	}
 	if view == nil {
 		return nil, apierrors.NewNotFound(resource, "")
-	}
-	if err := r.e.loaded(ctx, view); err != nil {
-		return nil, err
 	}
 	var list []object.Object
 	for _, v := range view.Latest().List(watchcache.Query{Namespace: namespace}).Versions {

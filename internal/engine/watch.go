@@ -36,12 +36,12 @@ func (e *Engine) Watch(ctx context.Context, c *Call, options metav1.ListOptions)
 	if err != nil {
 		return nil, plain("%v", field.Invalid(field.NewPath("resourceVersion"), options.ResourceVersion, err.Error()))
 	}
-	view := e.view(c.Definition)
+	view, err := e.loaded(ctx, c.Definition)
+	if err != nil {
+		return nil, err
+	}
 	if view == nil {
 		return nil, e.notFound(c.Definition, "")
-	}
-	if err := e.loaded(ctx, view); err != nil {
-		return nil, err
 	}
 	initial := at == 0
 	if options.SendInitialEvents != nil {

@@ -55,6 +55,9 @@ func (v *View) Collection() *Collection { return &v.collection }
 // Ready returns a channel that is closed when the view has been loaded.
 func (v *View) Ready() <-chan struct{} { return v.ready }
 
+// Dropped reports whether the resource is no longer served: the view shows what was there then, if it was loaded.
+func (v *View) Dropped() bool { return v.dropped.Load() }
+
 // Get returns the newest version of the object at the key, which is "namespace/name" or "name".
 func (v *View) Get(key string) (*Version, bool) {
 	version := v.current.Load().objects.get("", key)
