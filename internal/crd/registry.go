@@ -119,20 +119,8 @@ func (r *Registry) Load(ctx context.Context) error {
 	return nil
 }
 
-// abreastWait is how long a request waits for the catalogue.
-const abreastWait = 3 * time.Second
-
-// Abreast returns when the catalogue has what clients may know of definitions. Mostly it has, else it is a matter of moments; an
-// error says that it takes longer.
-func (r *Registry) Abreast(ctx context.Context) error {
-	told := max(1, r.view.Told())
-	if r.served.Reached() >= told {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, abreastWait)
-	defer cancel()
-	return r.served.Wait(ctx, told)
-}
+// Abreast returns when the catalogue has what clients may know of definitions; an error says that it takes longer.
+func (r *Registry) Abreast(ctx context.Context) error { return r.served.Abreast(ctx, r.view) }
 
 // reload begins anew with what is in the cache.
 func (r *Registry) reload() error {

@@ -95,10 +95,12 @@ func (o objects) call(resource schema.GroupResource, namespace, name string) (*C
 
 // Get reads what was committed before the call: a client may ask for a job on what another server has just answered.
 func (o objects) Get(ctx context.Context, resource schema.GroupResource, namespace, name string) (object.Object, error) {
-	if err := o.e.Fresh(ctx); err != nil {
+	d, err := o.definition(resource)
+	if err != nil {
 		return nil, err
 	}
-	return o.reader.Get(ctx, resource, namespace, name)
+	obj, _, err := o.e.current(ctx, d, namespace, name, true)
+	return obj, err
 }
 
 // List is like Get.

@@ -46,19 +46,10 @@ func (s *Server) addFeed(into authz.Feed, resources ...schema.GroupResource) abr
 // abreast are the feeds of something that is to know what clients may know.
 type abreast []*feed
 
-// abreastWait is how long a question waits for feeds to come abreast. After that it gets the answer that there is.
-const abreastWait = 3 * time.Second
-
-// wait returns when the feeds have begun, and have what clients may know. Mostly they have.
+// wait returns when the feeds have begun, and have what clients may know. A question that had to wait too long gets the answer that there is.
 func (a abreast) wait(ctx context.Context) {
 	for _, f := range a {
-		told := max(1, f.view.Told())
-		if f.progress.Reached() >= told {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(ctx, abreastWait)
-		_ = f.progress.Wait(ctx, told)
-		cancel()
+		_ = f.progress.Abreast(ctx, f.view)
 	}
 }
 

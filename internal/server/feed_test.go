@@ -80,74 +80,101 @@ func (s seen) Upsert(obj object.Object) { s[obj.GetName()] = obj.GetResourceVers
 func (s seen) Remove(obj object.Object) { delete(s, obj.GetName()) }
 func (s seen) String() string           { return strings.Join(slices.Sorted(maps.Keys(s)), " ") }
 
+// configMaps are ConfigMaps in a store and a cache, which the test runs.
+type configMaps struct {
+	*testing.T
+	store      *storagetest.Memory
+	definition *kind.Definition
+	cache      *watchcache.Cache
+	view       *watchcache.View
+}
+
+var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+
+func newConfigMaps(t *testing.T) *configMaps {
+	c := &configMaps{T: t, store: storagetest.NewMemory()}
+	c.definition = &kind.Definition{Version: "v1", Kind: "ConfigMap", Plural: "configmaps", Scope: kind.Namespaced, Verbs: kind.Standard, New: kind.Of[corev1.ConfigMap]()}
+	c.definition.Complete()
+	c.cache = watchcache.New(c.store, "/registry/", watchcache.Options{Log: quiet})
+	c.view = c.cache.Serve(codec.Collection(c.definition, "/registry"))
+	return c
+}
+
+func (c *configMaps) key(name string) string { return "/registry/configmaps/a/" + name }
+
+// put stores a ConfigMap, as a server does; the one that is called broken does not decode.
+func (c *configMaps) put(name string) {
+	c.Helper()
+	value, err := codec.EncodeStored(c.definition, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "a"}})
+	if err != nil {
+		c.Fatal(err)
+	}
+	if name == "broken" {
+		value = []byte("noise")
+	}
+	revision, err := c.store.Commit(c.Context(), storage.Txn{Then: []storage.Op{{Key: c.key(name), Value: value}}})
+	if err != nil {
+		c.Fatal(err)
+	}
+	c.view.Promise(revision)
+}
+
+func (c *configMaps) follower(into authz.Feed) *follower {
+	c.Helper()
+	f, err := newFollower(&feed{definition: c.definition, view: c.view, into: []authz.Feed{into}}, quiet)
+	if err != nil {
+		c.Fatal(err)
+	}
+	return f
+}
+
 // TestFollower: a feed has what the resource has, also after its follower fell behind; what does not decode grants nothing.
 func TestFollower(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
-		store := storagetest.NewMemory()
-		d := &kind.Definition{Version: "v1", Kind: "ConfigMap", Plural: "configmaps", Scope: kind.Namespaced, Verbs: kind.Standard, New: kind.Of[corev1.ConfigMap]()}
-		d.Complete()
-		put := func(name string) {
-			t.Helper()
-			value, err := codec.EncodeStored(d, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "a"}})
-			if name == "broken" {
-				value = []byte("noise")
-			}
-			if err == nil {
-				_, err = store.Commit(t.Context(), storage.Txn{Then: []storage.Op{{Key: "/registry/configmaps/a/" + name, Value: value}}})
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
+		c := newConfigMaps(t)
 		del := func(name string) {
 			t.Helper()
-			if _, err := store.Commit(t.Context(), storage.Txn{Then: []storage.Op{{Key: "/registry/configmaps/a/" + name}}}); err != nil {
+			if _, err := c.store.Commit(t.Context(), storage.Txn{Then: []storage.Op{{Key: c.key(name)}}}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		put("one")
-		put("broken")
-		cache := watchcache.New(store, "/registry/", watchcache.Options{Log: quiet})
-		view := cache.Serve(codec.Collection(d, "/registry"))
+		c.put("one")
+		c.put("broken")
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 2)
-		go func() { ended <- cache.Run(ctx) }()
-		<-cache.Ready()
+		go func() { ended <- c.cache.Run(ctx) }()
+		<-c.cache.Ready()
 
 		got := seen{}
-		f, err := newFollower(&feed{definition: d, view: view, into: []authz.Feed{got}}, quiet)
-		if err != nil {
-			t.Fatal(err)
-		}
+		f := c.follower(got)
 		w, err := f.load()
 		if err != nil || got.String() != "one" {
 			t.Fatalf("loaded %v, %v", got, err)
 		}
 		go func() { ended <- f.run(ctx, w) }()
-		put("two")
+		c.put("two")
 		del("one")
 		synctest.Wait()
 		if got.String() != "two" {
 			t.Errorf("followed to %v", got)
 		}
 		// The cache loses the history: what went meanwhile is taken back.
-		store.Fault(func(op string) error {
+		c.store.Fault(func(op string) error {
 			if op == "Watch" {
 				return errors.New("no network")
 			}
 			return nil
 		})
-		store.Break()
+		c.store.Break()
 		synctest.Wait()
-		put("three")
+		c.put("three")
 		del("two")
-		now, err := store.Now(t.Context())
+		now, err := c.store.Now(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		store.Compact(now)
-		store.Fault(nil)
+		c.store.Compact(now)
+		c.store.Fault(nil)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if got.String() != "three" {
@@ -162,34 +189,14 @@ func TestFollower(t *testing.T) {
 // TestAbreast: who asks what a feed has made waits until it knows what clients may know, but not for ever.
 func TestAbreast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
-		store := storagetest.NewMemory()
-		d := &kind.Definition{Version: "v1", Kind: "ConfigMap", Plural: "configmaps", Scope: kind.Namespaced, Verbs: kind.Standard, New: kind.Of[corev1.ConfigMap]()}
-		d.Complete()
-		cache := watchcache.New(store, "/registry/", watchcache.Options{Log: quiet})
-		view := cache.Serve(codec.Collection(d, "/registry"))
-		put := func(name string) {
-			t.Helper()
-			value, err := codec.EncodeStored(d, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "a"}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			revision, err := store.Commit(t.Context(), storage.Txn{Then: []storage.Op{{Key: "/registry/configmaps/a/" + name, Value: value}}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			view.Promise(revision)
-		}
+		c := newConfigMaps(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 2)
-		go func() { ended <- cache.Run(ctx) }()
-		<-cache.Ready()
+		go func() { ended <- c.cache.Run(ctx) }()
+		<-c.cache.Ready()
 		got := seen{}
-		f, err := newFollower(&feed{definition: d, view: view, into: []authz.Feed{got}}, quiet)
-		if err != nil {
-			t.Fatal(err)
-		}
-		put("one")
+		f := c.follower(got)
+		c.put("one")
 		synctest.Wait()
 		// ask waits for the feed and says what it has then, and after how long.
 		ask := func() (string, time.Duration) {
@@ -203,13 +210,13 @@ func TestAbreast(t *testing.T) {
 				t.Errorf("%s: it has %q after %s, want %q after %s at most", what, has, took, want, longest)
 			}
 		}
-		check("not begun", "", abreastWait)
+		check("not begun", "", watchcache.AbreastWait)
 		w, err := f.load()
 		if err != nil {
 			t.Fatal(err)
 		}
 		check("begun", "one", 0)
-		put("two")
+		c.put("two")
 		go func() {
 			time.Sleep(time.Second) // it is slow
 			ended <- f.run(ctx, w)

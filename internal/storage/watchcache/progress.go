@@ -4,12 +4,13 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/timonel/timonel/internal/storage"
 )
 
 // Progress is how far somebody has come who follows a view and makes something of it: an index, a catalogue. Who asks the result waits
-// until it has what anybody can know of: Wait(ctx, view.Told()). The zero value has not begun.
+// until it is abreast of the view. The zero value has not begun.
 type Progress struct {
 	reached atomic.Int64
 	mu      sync.Mutex
@@ -29,6 +30,21 @@ func (p *Progress) Reach(revision storage.Revision) {
 
 // Reached is how far it is; 0 before it has begun.
 func (p *Progress) Reached() storage.Revision { return storage.Revision(p.reached.Load()) }
+
+// AbreastWait bounds Abreast.
+const AbreastWait = 3 * time.Second
+
+// Abreast returns when all that anybody can know of the view has been made use of. Mostly it has, else it is a matter of moments; an error
+// says that it takes longer.
+func (p *Progress) Abreast(ctx context.Context, v *View) error {
+	told := max(1, v.Told())
+	if p.Reached() >= told {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, AbreastWait)
+	defer cancel()
+	return p.Wait(ctx, told)
+}
 
 // Wait returns when the revision is reached, or with the error of ctx.
 func (p *Progress) Wait(ctx context.Context, revision storage.Revision) error {
