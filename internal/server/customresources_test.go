@@ -28,12 +28,13 @@ func (r *running) define() {
 	if status, body := r.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition); status != http.StatusCreated {
 		r.t.Fatalf("define: %d %s", status, body)
 	}
-	for {
+	for began := time.Now(); time.Since(began) < 10*time.Second; {
 		if _, body := r.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.example.com"); strings.Contains(body, `"type":"Established","status":"True"`) ||
 			strings.Contains(body, `"reason":"InitialNamesAccepted"`) {
 			return
 		}
 	}
+	r.t.Fatal("it is not established")
 }
 
 // What is shown to be established is served, also by a server that is slow to take definitions over.
@@ -109,6 +110,9 @@ func TestNothingIsMadeOfWhatEnded(t *testing.T) {
 	r := startServer(t, DefaultConfig())
 	r.define()
 	call := func() *engine.Call {
+		if err := r.server.registry.Abreast(t.Context()); err != nil { // as each request does
+			t.Fatal(err)
+		}
 		d := r.server.Catalog.Catalog().Locate("example.com", "v1", "things")
 		return &engine.Call{Definition: d, Namespace: "default", User: &user.Info{Name: "late"}}
 	}
